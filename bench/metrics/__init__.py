@@ -1,0 +1,179 @@
+"""The contract of a metric and the registry of all metrics.
+
+Add one in a file of this package (or through the entry point group ``bench.metrics``)::
+
+    @register_metric("mine")
+    class Mine(Metric):
+        facts = MetricFacts(label="Mine", better="lower", unit="", domain="sample", range="[0, 1]", source="...")
+
+        def __call__(self, e: Evaluation) -> Tensor:      # domain sample: [B, n]; pair: [B, pairs]; image: [B]
+            return (e.samples - e.hr[:, None]).abs().mean((2, 3, 4))
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from bench.degradation import Degradation
+from bench.errors import BenchError, near_matches
+from bench.registry import Registry
+
+Domain = Literal["sample", "pair", "image", "timing"]
+
+
+@dataclass(frozen=True)
+class MetricFacts:
+    """What a metric declares.
+
+    Attributes:
+        label: name in tables.
+        better: direction.
+        unit: unit of the value, "" for none.
+        domain: what one value belongs to: a sample, a pair of samples of one image, an image's set of samples, or the
+            timing of a method. Values are averaged within an image first, then over images.
+        range: possible values, as text.
+        source: definition and implementation.
+        group: heading in the paper's Table 1.
+        factor: tables show the value times this.
+        column: suffix of the column's name that tells the factor ("" or "_e4").
+
+    """
+
+    label: str
+    better: Literal["higher", "lower"]
+    unit: str
+    domain: Domain
+    range: str
+    source: str
+    group: str = "Other"
+    factor: float = 1.0
+    column: str = ""
+
+
+@dataclass
+class Evaluation:
+    """One batch of images with their samples, and what several metrics share.
+
+    Attributes:
+        hr: float32 [B, 3, H, H] in [0, 1].
+        y: float32 [B, 3, h, h] in [0, 1], the 8-bit observation.
+        samples: float32 [B, n, 3, H, H] in [0, 1].
+        degradation: the operator that made y.
+
+    """
+
+    hr: Tensor
+    y: Tensor
+    samples: Tensor
+    degradation: Degradation
+    _shared: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def flat(self) -> Tensor:
+        """The samples as [B * n, 3, H, H]."""
+        return self.samples.flatten(0, 1)
+
+    @property
+    def hr_repeated(self) -> Tensor:
+        """The ground truth once per sample, [B * n, 3, H, H]."""
+        return self.hr.repeat_interleave(self.samples.shape[1], 0)
+
+    def per_sample(self, values: Tensor) -> Tensor:
+        """[B * n] to [B, n]."""
+        return values.view(self.samples.shape[:2])
+
+    def pairs(self) -> list[tuple[int, int]]:
+        """All pairs of samples i < j."""
+        return list(combinations(range(self.samples.shape[1]), 2))
+
+    def shared(self, key: str, compute: Callable[[], Any]) -> Any:
+        """Compute once per batch what several metrics need (features of a network)."""
+        if key not in self._shared:
+            self._shared[key] = compute()
+        return self._shared[key]
+
+
+class Metric(ABC):
+    """A pure function of an `Evaluation`; the constructor may load weights."""
+
+    facts: ClassVar[MetricFacts]
+
+    def __init__(self, device: torch.device | str = "cpu") -> None:
+        self.device = torch.device(device)
+
+    @abstractmethod
+    def __call__(self, e: Evaluation) -> Tensor:
+        """Return [B, n], [B, pairs] or [B] by the domain; NaN where the metric is undefined for an image."""
+
+
+metrics: Registry[Metric] = Registry("metric", package="bench.metrics", group="bench.metrics")
+register_metric = metrics.register
+
+PERCEPTUAL = ("lpips_alex", "lpips_vgg", "stlpips_alex", "stlpips_vgg")
+"""Perceptual distances; each also gives ``apd_NAME`` and ``diversity_NAME``."""
+
+
+def metric_facts(name: str) -> MetricFacts:
+    """Facts of a metric by name, without loading weights; ``pyiqa:NAME`` included."""
+    if name.startswith("pyiqa:"):
+        from bench.metrics.iqa import iqa_facts
+
+        return iqa_facts(name.removeprefix("pyiqa:"))
+    return metrics.get(name).facts
+
+
+def column(name: str) -> str:
+    """Name of the metric's column in table.csv."""
+    return name + metric_facts(name).column
+
+
+def load_metrics(names: Iterable[str], device: torch.device | str) -> dict[str, Metric]:
+    """Build the metrics of a run on a device; metrics of the domain "timing" are left out."""
+    loaded: dict[str, Metric] = {}
+    for name in names:
+        if name.startswith("pyiqa:"):
+            from bench.metrics.iqa import IqaMetric
+
+            loaded[name] = IqaMetric(name.removeprefix("pyiqa:"), device)
+        elif metrics.get(name).facts.domain != "timing":
+            loaded[name] = metrics.get(name)(device)
+    return loaded
+
+
+def resolve_metrics(names: Sequence[str], perceptual: str) -> tuple[list[str], str | None]:
+    """Put the real name of the perceptual distance in the place of "perceptual".
+
+    Args:
+        names: metric names; ``perceptual``, ``apd_perceptual`` and ``diversity_perceptual`` are placeholders.
+        perceptual: one of `PERCEPTUAL`, or "auto": LPIPS (AlexNet) where its weights are on this machine, else
+            shift-tolerant LPIPS (AlexNet), whose weights come with its package.
+
+    Returns:
+        the names, and a sentence for the user where "auto" fell back.
+
+    """
+    from bench.metrics.perceptual import lpips_weights_missing
+
+    notice = None
+    if any("perceptual" in n for n in names):
+        if perceptual == "auto":
+            missing = lpips_weights_missing("alex")
+            perceptual = "stlpips_alex" if missing else "lpips_alex"
+            if missing:
+                notice = (
+                    f"LPIPS weights are not on this machine ({missing}): using shift-tolerant LPIPS, named stlpips_alex "
+                    "in every table. With network access, perceptual=lpips_alex downloads them."
+                )
+        elif perceptual not in PERCEPTUAL:
+            raise BenchError(f"There is no perceptual distance '{perceptual}'.{near_matches(perceptual, PERCEPTUAL)}")
+    resolved = [n.replace("perceptual", perceptual) for n in names]
+    for name in resolved:
+        metric_facts(name)  # an unknown name is an error before anything is computed
+    return list(dict.fromkeys(resolved)), notice
