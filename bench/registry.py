@@ -24,6 +24,7 @@ import importlib.util
 import pkgutil
 from collections.abc import Callable, Iterator
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Generic, TypeVar
 
 from bench.errors import BenchError, near_matches
@@ -105,8 +106,6 @@ def plugin_config_dirs(group: str) -> list[str]:
         except (ImportError, ValueError):  # its import error is reported when the method is asked for
             continue
         if spec is not None and spec.origin:
-            from pathlib import Path
-
             folder = Path(spec.origin).parent / "configs"
             if folder.is_dir():
                 folders.append(str(folder))

@@ -66,6 +66,7 @@ class Evaluation:
         y: float32 [B, 3, h, h] in [0, 1], the 8-bit observation.
         samples: float32 [B, n, 3, H, H] in [0, 1].
         degradation: the operator that made y.
+        deterministic: whether all samples of an image are equal by design, so that one stands for all.
 
     """
 
@@ -73,6 +74,7 @@ class Evaluation:
     y: Tensor
     samples: Tensor
     degradation: Degradation
+    deterministic: bool = False
     _shared: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -88,6 +90,11 @@ class Evaluation:
     def per_sample(self, values: Tensor) -> Tensor:
         """[B * n] to [B, n]."""
         return values.view(self.samples.shape[:2])
+
+    @property
+    def spread_of_one(self) -> Tensor:
+        """[B], any measure of diversity of a single sample: 0 for a deterministic method, else undefined (NaN)."""
+        return self.hr.new_full((len(self.hr),), 0.0 if self.deterministic else torch.nan)
 
     def pairs(self) -> list[tuple[int, int]]:
         """All pairs of samples i < j."""

@@ -1,11 +1,10 @@
-"""Average pairwise distance in intensities, and the time per sample."""
+"""Average pairwise distance in intensities."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from bench.errors import BenchError
 from bench.metrics import Evaluation, Metric, MetricFacts, register_metric
 
 
@@ -29,23 +28,4 @@ class ApdMse(Metric):
         """[B, pairs]."""
         x = e.samples
         values = [(x[:, i] - x[:, j]).square().mean((1, 2, 3)) for i, j in e.pairs()]
-        return torch.stack(values, 1) if values else x.new_zeros(len(x), 1)
-
-
-@register_metric("seconds")
-class Seconds(Metric):
-    """Wall time of one sample at batch 1, measured by :mod:`bench.timing`, not computed from images."""
-
-    facts = MetricFacts(
-        label="time",
-        better="lower",
-        unit="s",
-        domain="timing",
-        range="> 0",
-        source="bench.timing: batch 1, warm, device synchronised, loading and metrics not counted",
-        group="Time",
-    )
-
-    def __call__(self, e: Evaluation) -> Tensor:
-        """Not a function of images."""
-        raise BenchError("The metric 'seconds' is measured by the runner; it cannot be computed from images.")
+        return torch.stack(values, 1) if values else e.spread_of_one[:, None]

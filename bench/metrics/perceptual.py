@@ -163,11 +163,13 @@ class _Distance(_PerceptualMetric):
 class _Apd(_PerceptualMetric):
     def __call__(self, e: Evaluation) -> Tensor:
         values = [self.net.distance(self.sample(e, i), self.sample(e, j)) for i, j in e.pairs()]
-        return torch.stack(values, 1) if values else e.samples.new_zeros(len(e.samples), 1)
+        return torch.stack(values, 1) if values else e.spread_of_one[:, None]
 
 
 class _Diversity(_PerceptualMetric):
     def __call__(self, e: Evaluation) -> Tensor:
+        if e.samples.shape[1] < 2:
+            return e.spread_of_one
         truth = self.truth(e)
         size = e.samples.shape[-1]
         maps = torch.stack(

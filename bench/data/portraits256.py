@@ -1,0 +1,106 @@
+"""200 photo-realistic CC0 portraits of people who do not exist, aligned as FFHQ is.
+
+Source: github:faker-js/assets-person-portrait at a pinned commit. ``portraits256_quads.csv`` has, for each image, the
+file's sha256 and the corners of its crop, found as FFHQ's are from five landmarks.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from concurrent.futures import ThreadPoolExecutor
+from importlib.resources import files
+from pathlib import Path
+from urllib.error import URLError
+
+import numpy as np
+import torch
+from PIL import Image
+from tqdm import tqdm
+
+from bench.data import DataFacts, Dataset, cache_dir, check_split, register_dataset
+from bench.data.images import read_rgb
+from bench.errors import BenchError, ImageError
+
+COMMIT = "63aef57b5a839aebe3ad913ec7c76469aabbb6c5"
+URL = f"https://cdn.jsdelivr.net/gh/faker-js/assets-person-portrait@{COMMIT}/"
+CONNECTIONS = 8
+
+
+def crop_quad(image: Image.Image, quad: np.ndarray, side: int = 1024, size: int = 256) -> np.ndarray:
+    """Sample a quadrilateral into a square, the way the FFHQ authors' alignment does.
+
+    Args:
+        image: RGB source.
+        quad: [4, 2] corners (x, y) in source pixels: upper left, lower left, lower right, upper right.
+        side: pixels of the bicubic sampling of the quadrilateral.
+        size: pixels after the Lanczos shrinking.
+
+    Returns:
+        uint8 [size, size, 3]. What lies outside of the source is mirrored.
+
+    """
+    low, high = np.floor(quad.min(0)).astype(int), np.ceil(quad.max(0)).astype(int)
+    left, top = np.maximum(-low, 0)
+    right, bottom = np.maximum(high - image.size, 0)
+    if left or top or right or bottom:
+        padded = np.pad(np.asarray(image), ((top, bottom), (left, right), (0, 0)), mode="reflect")
+        image = Image.fromarray(padded)
+        quad = quad + (left, top)
+    square = image.transform((side, side), Image.Transform.QUAD, tuple((quad + 0.5).flatten()), Image.Resampling.BICUBIC)
+    return np.asarray(square.resize((size, size), Image.Resampling.LANCZOS)).copy()
+
+
+@register_dataset("portraits256")
+class Portraits256(Dataset):
+    """160 train and 40 test portraits; downloaded once, or read from a local checkout `source`."""
+
+    facts = DataFacts(
+        title="Portraits-256",
+        licence="CC0 1.0",
+        how_to_get="downloaded on first use (test split 10 MB), or dataset.source=CHECKOUT of "
+        "github:faker-js/assets-person-portrait",
+        default_limit=40,
+    )
+    size = 256
+
+    def __init__(self, split: str = "test", source: str | None = None) -> None:
+        check_split("portraits256", split, ("train", "test"))
+        with (files("bench.data") / "portraits256_quads.csv").open(encoding="utf-8", newline="") as file:
+            self.rows = [row for row in csv.DictReader(file) if row["split"] == split]
+        self.ids = [row["name"] for row in self.rows]
+        if source is None:
+            self.folder = cache_dir() / f"portraits-{COMMIT[:8]}"
+            self._download()
+        else:
+            self.folder = Path(source)
+            if not self.folder.is_dir():
+                raise BenchError(f"dataset.source={source} is no folder: give a checkout of the portraits' repository.")
+
+    def _download(self) -> None:
+        missing = [r for r in self.rows if not (self.folder / r["source"]).is_file()]
+        if not missing:
+            return
+
+        def fetch(row: dict[str, str]) -> None:
+            target = self.folder / row["source"]
+            target.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(URL + row["source"], str(target), row["sha256"], progress=False)
+
+        try:
+            with ThreadPoolExecutor(CONNECTIONS) as pool:
+                list(tqdm(pool.map(fetch, missing), total=len(missing), desc="portraits256: download", unit="file"))
+        except (URLError, OSError, RuntimeError) as error:  # RuntimeError: the hash differs
+            raise BenchError(
+                f"portraits256 could not be downloaded ({error}): check the network, or clone "
+                f"github:faker-js/assets-person-portrait at {COMMIT[:7]} and add dataset.source=CHECKOUT."
+            ) from error
+
+    def load(self, index: int) -> np.ndarray:
+        """Check the file's sha256 and crop it."""
+        row = self.rows[index]
+        path = self.folder / row["source"]
+        if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() != row["sha256"]:
+            raise ImageError(f"{path} is not the published file (sha256 differs): check out commit {COMMIT[:7]}.")
+        quad = np.array([[float(row[f"x{k}"]), float(row[f"y{k}"])] for k in range(4)])
+        return crop_quad(read_rgb(path), quad)

@@ -1,0 +1,268 @@
+"""The run directory: what is in it, and how it survives a kill at any point.
+
+::
+
+    config.yaml            the resolved configuration
+    environment.json       one entry per start: versions, device, git state
+    failures.jsonl         images that could not be used, and why
+    cells/LABEL_x8_tau0.8/ one method at one scale and temperature
+        cell.json          what its rows depend on; rows of another configuration are never mixed in
+        weights.json       sha256 of the files that the method loaded, likewise
+        timing.json        wall times
+        samples.parquet    a row per (image, sample)
+        images.parquet     a row per image: metrics of the set of its samples
+        parts/             the same, one pair of files per batch, while the run goes on
+    images/x8/000000/      selected images: hr.png, lr.png, LABEL_tau0.8_0.png, ...
+    table.csv .md .tex     and the other tables and figures, made again from the rows at any time
+
+Every file is written under a temporary name, flushed to disk and renamed, so that it is either there in full or not
+at all. A batch counts as done when its ``.samples.parquet`` is there, which is written last.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from filelock import FileLock, Timeout
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from PIL import Image
+from yaml import YAMLError
+
+from bench.errors import BenchError, near_matches
+
+KEYS = {"images": ["index"], "samples": ["index", "sample"]}
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn a failed write into one sentence."""
+    try:
+        yield
+    except OSError as error:
+        why = {
+            errno.ENOSPC: "the disk is full: free some space",
+            errno.EDQUOT: "the disk quota is used up: free some space",
+            errno.EACCES: "the folder is not writable: choose another out=DIR",
+            errno.EROFS: "the disk is read-only: choose another out=DIR",
+        }.get(error.errno or 0, str(error))
+        raise BenchError(f"Could not write {path}: {why}. What is done is kept; the same command goes on.") from error
+
+
+def write_atomic(path: Path, content: bytes | str) -> None:
+    """Write a file in full or not at all; BenchError if the disk is full or not writable."""
+    data = content.encode() if isinstance(content, str) else content
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON atomically."""
+    write_atomic(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
+
+
+def write_png(path: Path, image: np.ndarray) -> None:
+    """Write uint8 [H, W, 3] as PNG atomically."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, format="PNG")
+    write_atomic(path, buffer.getvalue())
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except (ValueError, OSError) as error:
+        raise BenchError(f"{path} cannot be read ({error}): delete it and run again.") from error
+
+
+@dataclass(frozen=True)
+class CellKey:
+    """One method (by its label) at one scale and temperature (None for methods without one)."""
+
+    label: str
+    scale: int
+    tau: float | None
+
+    @property
+    def folder(self) -> str:
+        """Name of its folder."""
+        return f"{self.label}_x{self.scale}" + self.tau_suffix
+
+    @property
+    def tau_suffix(self) -> str:
+        """``_tau0.8``, or nothing."""
+        return "" if self.tau is None else f"_tau{self.tau:g}"
+
+
+class Cell:
+    """The rows of one `CellKey`."""
+
+    def __init__(self, folder: Path, key: CellKey) -> None:
+        self.folder = folder
+        self.key = key
+        self.parts = folder / "parts"
+
+    def claim(self, name: str, identity: Mapping[str, Any]) -> None:
+        """Record in file `name` what the rows depend on, or check it.
+
+        Raises:
+            BenchError: the rows that are there were made with something else; the sentence names it.
+
+        """
+        path = self.folder / name
+        identity = json.loads(json.dumps(dict(identity), default=str))
+        if not path.exists():
+            write_json(path, identity)
+            return
+        before = _read_json(path)
+        changed = sorted(k for k in identity.keys() | before.keys() if identity.get(k) != before.get(k))
+        if changed:
+            differences = "; ".join(f"{k} was {before.get(k)}, is {identity.get(k)}" for k in changed)
+            raise BenchError(
+                f"{self.folder} holds results of another configuration ({differences}): use another out=DIR, "
+                "or give the method another label."
+            )
+
+    def done(self) -> set[int]:
+        """Indices of the images that have all their rows."""
+        frame = self.read("samples")
+        return set() if frame.empty else set(frame["index"])
+
+    def add(self, first: int, samples: pd.DataFrame, images: pd.DataFrame) -> None:
+        """Store the rows of one batch; `first` is the index of its first image."""
+        self._write(self.parts, f"{first:06d}.", samples, images)
+
+    def compact(self) -> None:
+        """Merge the parts into one file per kind."""
+        if not self.parts.is_dir():
+            return
+        # a kill before the parts are gone leaves rows twice, which `read` drops
+        self._write(self.folder, "", self.read("samples"), self.read("images"))
+        for path in sorted(self.parts.iterdir()):
+            path.unlink()
+        self.parts.rmdir()
+
+    @staticmethod
+    def _write(folder: Path, prefix: str, samples: pd.DataFrame, images: pd.DataFrame) -> None:
+        for kind, frame in (("images", images), ("samples", samples)):  # samples last: they mark the batch as done
+            buffer = io.BytesIO()
+            frame.to_parquet(buffer, index=False)
+            write_atomic(folder / f"{prefix}{kind}.parquet", buffer.getvalue())
+
+    def read(self, kind: str) -> pd.DataFrame:
+        """All rows of a kind ("samples" or "images"), sorted; empty before the first batch."""
+        whole = self.folder / f"{kind}.parquet"
+        files = [whole] if whole.exists() else []
+        files += sorted(self.parts.glob(f"*.{kind}.parquet"))
+        try:
+            frames = [pd.read_parquet(f) for f in files]
+        except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
+            raise BenchError(f"{self.folder} holds a damaged file ({error}): delete it and run again.") from error
+        if not frames:
+            return pd.DataFrame()
+        rows = pd.concat(frames, ignore_index=True).drop_duplicates(KEYS[kind])
+        return rows.sort_values(KEYS[kind], ignore_index=True)
+
+    @property
+    def timing(self) -> dict[str, Any] | None:
+        """What `set_timing` stored."""
+        path = self.folder / "timing.json"
+        return _read_json(path) if path.exists() else None
+
+    def set_timing(self, timing: Mapping[str, Any]) -> None:
+        """Store wall times."""
+        write_json(self.folder / "timing.json", dict(timing))
+
+
+class RunDir:
+    """A run directory at `path`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the directory; BenchError if another run has it."""
+        with disk_errors(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.path / "run.lock")
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                raise BenchError(
+                    f"Another run is working in {self.path}: wait for it, or use another out=DIR."
+                ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The configuration of the last start; BenchError where there is none."""
+        path = self.path / "config.yaml"
+        if not path.is_file():
+            raise BenchError(f"{self.path} is no run directory (it has no config.yaml).{self._neighbours()}")
+        try:
+            return OmegaConf.to_container(OmegaConf.load(path))  # type: ignore[return-value]
+        except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
+            raise BenchError(f"{path} cannot be read ({error}): delete it and run again.") from error
+
+    def _neighbours(self) -> str:
+        folder = self.path.parent
+        names = [str(p) for p in folder.iterdir() if (p / "config.yaml").is_file()] if folder.is_dir() else []
+        return near_matches(str(self.path), names)
+
+    def open(self, record: Mapping[str, Any], frozen: tuple[str, ...]) -> None:
+        """Write the configuration; BenchError if the directory was made with other values of the `frozen` keys."""
+        if (self.path / "config.yaml").is_file():
+            before = self.config
+            changed = [k for k in frozen if before.get(k) != record[k]]
+            if changed:
+                differences = "; ".join(f"{k} was {before.get(k)}, is {record[k]}" for k in changed)
+                raise BenchError(
+                    f"{self.path} was made with another configuration ({differences}): use another out=DIR."
+                )
+        write_atomic(self.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(record))))
+
+    def add_environment(self, environment: Mapping[str, Any]) -> None:
+        """Append what this start runs on."""
+        path = self.path / "environment.json"
+        write_json(path, [*(_read_json(path) if path.exists() else []), dict(environment)])
+
+    def cell(self, key: CellKey) -> Cell:
+        """Return the cell of a key."""
+        return Cell(self.path / "cells" / key.folder, key)
+
+    @property
+    def failures(self) -> list[dict[str, Any]]:
+        """Images that could not be used: cell, image, reason."""
+        path = self.path / "failures.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines() if line] if path.exists() else []
+
+    def set_failures(self, failures: list[dict[str, Any]]) -> None:
+        """Replace the list of failures."""
+        write_atomic(self.path / "failures.jsonl", "".join(json.dumps(f, sort_keys=True) + "\n" for f in failures))
+
+    def image_folder(self, scale: int, index: int) -> Path:
+        """Where the selected PNG files of one image are."""
+        return self.path / "images" / f"x{scale}" / f"{index:06d}"
