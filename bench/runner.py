@@ -340,7 +340,9 @@ def _rows(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Rows per sample and rows per image; pairs are averaged within their image."""
     tau = np.nan if key.tau is None else key.tau
-    samples = pd.DataFrame({"index": np.repeat(indices, n), "image": np.repeat(ids, n), "sample": list(range(n)) * len(ids)})
+    samples = pd.DataFrame(
+        {"index": np.repeat(indices, n), "image": np.repeat(ids, n), "sample": list(range(n)) * len(ids)}
+    )
     images = pd.DataFrame({"index": indices, "image": ids})
     for frame in (samples, images):
         frame.insert(0, "method", key.label)

@@ -35,7 +35,9 @@ def read_rgb(path: Path) -> Image.Image:
         # Pillow reports broken files by all of these
         raise ImageError(f"{path} cannot be decoded ({error}): replace or remove it.") from None
     if image.mode.startswith("I"):  # 16 bits per pixel, which Pillow's own conversion would clip
-        return Image.fromarray((np.asarray(image).astype(np.float64) / 257).round().clip(0, 255).astype(np.uint8)).convert("RGB")
+        return Image.fromarray(
+            (np.asarray(image).astype(np.float64) / 257).round().clip(0, 255).astype(np.uint8)
+        ).convert("RGB")
     if "A" in image.getbands() or "transparency" in image.info:
         rgba = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")

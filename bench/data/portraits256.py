@@ -47,7 +47,9 @@ def crop_quad(image: Image.Image, quad: np.ndarray, side: int = 1024, size: int 
         padded = np.pad(np.asarray(image), ((top, bottom), (left, right), (0, 0)), mode="reflect")
         image = Image.fromarray(padded)
         quad = quad + (left, top)
-    square = image.transform((side, side), Image.Transform.QUAD, tuple((quad + 0.5).flatten()), Image.Resampling.BICUBIC)
+    square = image.transform(
+        (side, side), Image.Transform.QUAD, tuple((quad + 0.5).flatten()), Image.Resampling.BICUBIC
+    )
     return np.asarray(square.resize((size, size), Image.Resampling.LANCZOS)).copy()
 
 

@@ -60,9 +60,7 @@ def _scene_statistics(luma: Tensor) -> Tensor:
     features = [_nearest(variance / x.abs().mean((1, 2)).square(), 1 / table, shape), variance]
     for shift in SHIFTS:
         pair = x * torch.roll(x, shift, (1, 2))
-        left, right = (
-            (pair.square() * side).sum((1, 2)).div(side.sum((1, 2))).sqrt() for side in (pair < 0, pair > 0)
-        )
+        left, right = ((pair.square() * side).sum((1, 2)).div(side.sum((1, 2))).sqrt() for side in (pair < 0, pair > 0))
         skew = left / right
         ratio = pair.abs().mean((1, 2)).square() / pair.square().mean((1, 2))
         ratio = ratio * (skew**3 + 1) * (skew + 1) / (skew.square() + 1).square()

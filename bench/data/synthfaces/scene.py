@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-DRAWS = 192
+DRAWS = 256
 KEY = 0x5EED
 
 HAIR_STYLES = ("bald", "buzz", "short", "side_part", "curly", "bob", "long", "wavy", "bun", "scarf")
@@ -20,10 +20,29 @@ BACKGROUNDS = ("wall", "foliage", "sky", "indoor", "bokeh")
 
 # sRGB, from very light to very dark
 SKIN = np.array(
-    [[242, 206, 184], [232, 190, 162], [222, 172, 138], [205, 150, 114], [178, 122, 88], [142, 92, 64], [108, 70, 50], [76, 50, 38]]
+    [
+        [242, 206, 184],
+        [232, 190, 162],
+        [222, 172, 138],
+        [205, 150, 114],
+        [178, 122, 88],
+        [142, 92, 64],
+        [108, 70, 50],
+        [76, 50, 38],
+    ]
 )
 HAIR = np.array(
-    [[24, 20, 19], [44, 31, 25], [74, 50, 36], [110, 76, 48], [160, 118, 72], [196, 160, 108], [142, 66, 34], [150, 146, 142], [205, 202, 198]]
+    [
+        [24, 20, 19],
+        [44, 31, 25],
+        [74, 50, 36],
+        [110, 76, 48],
+        [160, 118, 72],
+        [196, 160, 108],
+        [142, 66, 34],
+        [150, 146, 142],
+        [205, 202, 198],
+    ]
 )
 IRIS = np.array([[62, 40, 26], [88, 58, 34], [104, 92, 52], [82, 108, 76], [88, 120, 148], [122, 142, 156]])
 
@@ -167,9 +186,7 @@ class Scene:
         v["hair_length"] = d.uniform(0.5, 1.25)
         v["strand"] = d.uniform(0.6, 1.4)
         v["hair_shine"] = d.uniform(0.2, 1.0)
-        beard_weights = np.where(
-            fem[:, None] > 0, np.array([1.0, 0, 0, 0, 0]), np.array([1.6, 1.3, 0.4, 0.5, 1.1])
-        )
+        beard_weights = np.where(fem[:, None] > 0, np.array([1.0, 0, 0, 0, 0]), np.array([1.6, 1.3, 0.4, 0.5, 1.1]))
         v["beard"] = d.choice(beard_weights).astype(float)
         # things
         v["glasses"] = (d.uniform() < 0.18 + 0.14 * v["age"]).astype(float)
@@ -185,7 +202,8 @@ class Scene:
         v["tint"] = (d.uniform() < 0.12) * d.uniform(0.3, 0.85)
         v["hat"] = np.where(d.uniform() < 0.12, 1 + d.choice([1, 1, 0.7]), 0).astype(float)
         v["hat"] *= v["hair"] != HAIR_STYLES.index("scarf")
-        v["hat_colour"] = np.stack([d.uniform(0.05, 0.85), d.uniform(0.05, 0.75), d.uniform(0.05, 0.8)], 1)
+        hue = np.stack([d.uniform(), d.uniform(), d.uniform()], 1)
+        v["hat_colour"] = d.uniform(0.1, 0.8)[:, None] * (1 - 0.75 * d.uniform()[:, None] ** 2 * (1 - hue))
         v["earrings"] = ((d.uniform() < 0.45) * fem).astype(float)
         v["earring_drop"] = d.uniform(0.02, 0.13)
         v["earring_colour"] = np.where((d.uniform() < 0.6)[:, None], [[0.86, 0.70, 0.32]], [[0.82, 0.83, 0.86]])
@@ -193,30 +211,32 @@ class Scene:
         v["clothes"] = d.choice([1.2, 1.0, 0.8, 0.7]).astype(float)
         cloth = np.stack([d.uniform(), d.uniform(), d.uniform()], 1)
         value = d.uniform(0.08, 0.9)[:, None]
-        chroma = d.uniform(0, 0.8)[:, None]
+        chroma = d.uniform(0, 1)[:, None] ** 2
         v["cloth_colour"] = value * (1 - chroma + chroma * cloth)
         v["cloth_colour2"] = np.clip(v["cloth_colour"] + 0.5 * (0.5 - cloth), 0, 1)
         v["pattern"] = d.choice([2.2, 0.7, 0.7, 0.6]).astype(float)  # plain, stripes, checks, print
         v["pattern_f"] = d.uniform(14, 34)
         v["shoulder"] = 0.80 + d.bell(0.03)
         v["shoulder_w"] = 1.02 + d.bell(0.06) - 0.06 * fem
-        v["neck_w"] = 0.275 + d.bell(0.02) - 0.035 * fem
+        v["neck_w"] = 0.315 + d.bell(0.02) - 0.035 * fem
         # background
         v["background"] = d.choice([1.5, 1.3, 0.7, 1.2, 0.8]).astype(float)
         v["bg_a"] = np.stack([d.uniform(0.1, 0.95)] * 3, 1) * (
-            1 + 0.25 * np.stack([d.uniform(-1, 1), d.uniform(-1, 1), d.uniform(-1, 1)], 1)
+            1 + 0.16 * np.stack([d.uniform(-1, 1), d.uniform(-1, 1), d.uniform(-1, 1)], 1)
         )
-        v["bg_b"] = np.stack([d.uniform(0.05, 0.95), d.uniform(0.05, 0.9), d.uniform(0.05, 0.9)], 1)
+        v["bg_b"] = np.stack([d.uniform(0.1, 0.9)] * 3, 1) * (
+            1 + 0.35 * np.stack([d.uniform(-0.7, 1), d.uniform(-0.9, 0.8), d.uniform(-1, 0.7)], 1)
+        )
         v["bg_angle"] = d.uniform(-3.14159, 3.14159)
         v["bg_texture"] = d.uniform(0.3, 1.0)
         v["horizon"] = d.uniform(-0.4, 0.5)
         # light and camera
-        v["light_x"] = d.uniform(-0.85, 0.85)
+        v["light_x"] = d.uniform(-0.8, 0.8)
         v["light_y"] = d.uniform(-0.85, -0.1)
-        v["ambient"] = d.uniform(0.30, 0.62)
-        v["key"] = d.uniform(0.55, 0.95)
+        v["ambient"] = d.uniform(0.36, 0.58)
+        v["key"] = d.uniform(0.42, 0.78)
         v["warmth"] = d.bell(0.035)
-        v["exposure"] = 1.0 + d.bell(0.09)
+        v["exposure"] = 1.1 + d.bell(0.10)
         v["contrast"] = 1.0 + d.bell(0.08)
         v["saturation"] = d.uniform(0.85, 1.2)
         v["vignette"] = d.uniform(0, 0.22)
