@@ -89,8 +89,10 @@ def read_config(cfg: DictConfig) -> RunConfig:
     if missing:
         raise BenchError(f"{missing[0]} has no value: add {missing[0]}=VALUE.")
     raw: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-    if not raw["methods"]:
+    if not raw.get("methods"):
         raise BenchError("methods is empty: give at least one, as in methods=[bicubic].")
+    if not raw.get("dataset"):
+        raise BenchError("dataset is empty: give one, as in dataset=synthfaces.")
     methods = []
     for label, parameters in raw["methods"].items():
         parameters = dict(parameters or {})

@@ -6,7 +6,7 @@ import inspect
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from bench.environment import environment, file_hashes
 from bench.errors import BenchError, ImageError, OutOfMemoryError, near_matches
 from bench.memory import is_out_of_memory, release_memory
 from bench.metrics import Evaluation, Metric, load_metrics, metric_facts, resolve_metrics
-from bench.store import Cell, CellKey, RunDir, write_atomic, write_png
+from bench.store import Cell, CellKey, RunDir, write_atomic, write_json, write_png
 
 TOLERANCE = 1e-5
 """How far outside of [0, 1] a sample may be by rounding."""
@@ -49,7 +49,7 @@ def make_method(config: MethodConfig) -> Method:
 
 
 def cell_keys(config: RunConfig) -> list[CellKey]:
-    """Everything a run measures, ordered by scale, method and temperature; BenchError for a scale a method cannot do."""
+    """Everything a run measures, by scale, method and temperature; BenchError for a scale a method cannot do."""
     keys = []
     for scale in config.scales:
         for m in config.methods:
@@ -240,6 +240,8 @@ def _run_method(state: _Run, config: MethodConfig, scale: int, keys: list[CellKe
         sampler = Sampler(method, config.label, degradation, state.config.seed, state.config.n)
         for cell in open_cells:
             cell.claim("weights.json", weights)
+            facts = asdict(method.facts) | {"method": config.name, "evaluations": method.evaluations}
+            write_json(cell.folder / "facts.json", facts)
             _run_cell(state, cell, sampler, degradation)
     except BenchError as error:
         state.fail(f"{config.label} x{scale}", str(error))

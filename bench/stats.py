@@ -38,3 +38,15 @@ def mean_interval(values: np.ndarray) -> Estimate:
         rng=np.random.default_rng(0),
     ).confidence_interval  # fmt: skip
     return Estimate(mean, float(interval.low), float(interval.high))
+
+
+def paired_difference(a: np.ndarray, b: np.ndarray) -> tuple[Estimate, int]:
+    """Mean of a - b over the images that have both values, with its interval, and their number.
+
+    Args:
+        a: [N] one value per image.
+        b: [N] values of the same images in the same order.
+
+    """
+    difference = a - b
+    return mean_interval(difference), int((~np.isnan(difference)).sum())

@@ -7,6 +7,7 @@
     failures.jsonl         images that could not be used, and why
     cells/LABEL_x8_tau0.8/ one method at one scale and temperature
         cell.json          what its rows depend on; rows of another configuration are never mixed in
+        facts.json         what the method declares about itself
         weights.json       sha256 of the files that the method loaded, likewise
         timing.json        wall times
         samples.parquet    a row per (image, sample)
@@ -183,6 +184,11 @@ class Cell:
         return rows.sort_values(KEYS[kind], ignore_index=True)
 
     @property
+    def facts(self) -> dict[str, Any]:
+        """What the method declared: its registered name and the fields of :class:`bench.contract.Facts`."""
+        return dict(_read_json(self.folder / "facts.json"))
+
+    @property
     def timing(self) -> dict[str, Any] | None:
         """What `set_timing` stored."""
         path = self.folder / "timing.json"
@@ -252,6 +258,16 @@ class RunDir:
     def cell(self, key: CellKey) -> Cell:
         """Return the cell of a key."""
         return Cell(self.path / "cells" / key.folder, key)
+
+    def cells(self) -> list[Cell]:
+        """All cells that hold results, of this configuration and of earlier ones, ordered by their folder's name."""
+        found = []
+        for path in sorted((self.path / "cells").glob("*/cell.json")):
+            identity = _read_json(path)
+            key = CellKey("", identity["scale"], identity["tau"])
+            label = path.parent.name.removesuffix(key.folder)
+            found.append(self.cell(CellKey(label, key.scale, key.tau)))
+        return [cell for cell in found if cell.done()]
 
     @property
     def failures(self) -> list[dict[str, Any]]:

@@ -43,6 +43,7 @@ class MetricFacts:
         group: heading in the paper's Table 1.
         factor: tables show the value times this.
         column: suffix of the column's name that tells the factor ("" or "_e4").
+        digits: format of the (multiplied) value in tables.
 
     """
 
@@ -55,6 +56,7 @@ class MetricFacts:
     group: str = "Other"
     factor: float = 1.0
     column: str = ""
+    digits: str = ".2f"
 
 
 @dataclass

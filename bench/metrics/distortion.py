@@ -39,6 +39,7 @@ class Ssim(Metric):
         range="[-1, 1]",
         source="piq.ssim, window 11, sigma 1.5, mean over RGB",
         group="Distortion",
+        digits=".3f",
     )
 
     def __call__(self, e: Evaluation) -> Tensor:

@@ -22,6 +22,7 @@ class ApdMse(Metric):
         group="Diversity (APD)",
         factor=1e4,
         column="_e4",
+        digits=".1f",
     )
 
     def __call__(self, e: Evaluation) -> Tensor:

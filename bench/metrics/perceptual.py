@@ -186,7 +186,7 @@ def _register(name: str) -> None:
     kinds = {
         name: (
             _Distance,
-            MetricFacts(TITLES[name], "lower", "", "sample", ">= 0", f"{source}, to the ground truth", "Distortion"),
+            MetricFacts(TITLES[name], "lower", "", "sample", ">= 0", f"{source}, to the ground truth", "Distortion", digits=".3f"),
         ),
         f"apd_{name}": (
             _Apd,
@@ -200,6 +200,7 @@ def _register(name: str) -> None:
                 "Diversity (APD)",
                 1e3,
                 "_e3",
+                ".1f",
             ),
         ),
         f"diversity_{name}": (

@@ -20,11 +20,11 @@ class _Timed(Metric):
 class Seconds(_Timed):
     """Seconds for one sample at batch 1, as in the paper."""
 
-    facts = MetricFacts("Time", "lower", "s", "timing", "> 0", f"{SOURCE}; batch 1", "Time")
+    facts = MetricFacts("Time", "lower", "s", "timing", "> 0", f"{SOURCE}; batch 1", "Time", digits=".2g")
 
 
 @register_metric("throughput")
 class Throughput(_Timed):
     """Samples per second at the best batch."""
 
-    facts = MetricFacts("Throughput", "higher", "1/s", "timing", "> 0", f"{SOURCE}; best batch", "Time")
+    facts = MetricFacts("Throughput", "higher", "1/s", "timing", "> 0", f"{SOURCE}; best batch", "Time", digits=".3g")

@@ -1,0 +1,295 @@
+"""The command line: ``python -m bench COMMAND``.
+
+Hydra composes the configuration of the commands that compute; the others take plain arguments. Every error that a
+person can mend is printed as one sentence on stderr.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from tabulate import tabulate
+
+from bench.errors import BenchError, near_matches
+
+CONFIGS = "pkg://configs"
+INTERRUPTED = 130
+
+USAGE = """\
+Measure diverse super-resolution methods behind one interface.
+
+Usage: python -m bench COMMAND [...]
+
+Commands:
+  run       run methods over a dataset; write tables and figures     [hydra overrides]
+  check     run the contract on one method                           method=NAME [hydra overrides]
+  tables    make the tables and figures of a run directory again     RUN_DIR
+  methods   list the methods
+  metrics   list the metrics
+  data      list the datasets and how to get them
+
+Examples:
+  python -m bench run methods=[bicubic] scale=8
+  python -m bench run methods=[bicubic] dataset=portraits256 scale=[4,8] out=results/runs/portraits
+  python -m bench check method=bicubic
+  python -m bench tables results/runs/portraits
+
+python -m bench COMMAND --help tells more. Completion: eval "$(bench -sc install=bash)"
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return the exit code: 0 all done, 1 failed or incomplete, 2 wrong usage, 130 interrupted."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if any(w in ("-sc", "--shell-completion", "--shell_completion") for w in words):
+        return _complete(words)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(USAGE, end="")
+        return 0 if words else 2
+    try:
+        if words[0] not in COMMANDS:
+            raise BenchError(f"There is no command '{words[0]}'.{near_matches(words[0], COMMANDS)}")
+        return COMMANDS[words[0]](words[1:])
+    except BenchError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("bench: interrupted. What is done is kept; the same command goes on.", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of our output has gone, as with `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _run(words: list[str]) -> int:
+    def task(cfg: DictConfig) -> int:
+        from bench.config import read_config
+        from bench.figures import sample_grids
+        from bench.runner import run
+        from bench.tables import write_tables
+
+        config = read_config(cfg)
+        directory, complete = run(config)
+        print(write_tables(directory, config.paper))
+        sample_grids(directory)
+        print(f"\nTables and figures: {directory.path}")
+        if not complete:
+            failures = directory.failures
+            first = failures[0]
+            image = f"{first['image']}: " if first["image"] else ""
+            print(
+                f"bench: {len(failures)} failed and are left out of the tables; the first: {first['what']}: {image}"
+                f"{first['reason']} All are in {directory.path / 'failures.jsonl'}.",
+                file=sys.stderr,
+            )
+        return 0 if complete else 1
+
+    return _hydra("run", words, task)
+
+
+def _check(words: list[str]) -> int:
+    def task(cfg: DictConfig) -> int:
+        from bench.check import check_method
+        from bench.config import read_config
+
+        failed = 0
+        for result in check_method(read_config(cfg)):
+            failed += result.verdict == "fail"
+            print(f"{result.verdict:>4}  {result.name}: {result.detail}", flush=True)
+        print("\nThe method keeps the contract." if not failed else f"\n{failed} checks failed.")
+        return 1 if failed else 0
+
+    named = [w.removeprefix("method=") for w in words if w.startswith("method=")]
+    rest = [w for w in words if not w.startswith("method=")]
+    if len(named) > 1 or (not named and not any(w.startswith("-") for w in words)):
+        raise BenchError("check takes one method: python -m bench check method=NAME.")
+    return _hydra("check", [*(f"methods=[{name}]" for name in named), *rest], task)
+
+
+def _tables(words: list[str]) -> int:
+    parser = _parser("tables", "Make the tables and figures of a run directory again, without any model.")
+    parser.add_argument("run_dir", metavar="RUN_DIR", type=Path, help="a run directory, as results/runs/NAME")
+    parser.add_argument("--paper", action="store_true", help="also write the paper's figures beside the measured ones")
+    parser.epilog = "Example: python -m bench tables results/runs/portraits --paper"
+    arguments = parser.parse_args(words)
+    from bench.figures import sample_grids
+    from bench.store import RunDir
+    from bench.tables import write_tables
+
+    directory = RunDir(arguments.run_dir)
+    paper = arguments.paper or bool(directory.config.get("paper"))
+    with directory.lock():
+        print(write_tables(directory, paper))
+        sample_grids(directory)
+    return 0
+
+
+def _methods(words: list[str]) -> int:
+    _parser("methods", "List the methods. Example: python -m bench methods").parse_args(words)
+    from bench.contract import methods
+
+    lines = []
+    for name in methods.names():
+        f = methods.get(name).facts
+        scales = "any" if f.scales is None else ", ".join(f"x{s}" for s in f.scales)
+        lines.append([name, f.title, scales, "yes" if f.uses_tau else "no", f.evaluations, f.weights_licence, f.citation])
+    heads = ["name", "title", "scales", "tau", "evaluations", "weights' licence", "citation"]
+    print(tabulate(lines, headers=heads, tablefmt="simple", maxcolwidths=[None] * 6 + [60]))
+    return _broken(methods.broken)
+
+
+def _metrics(words: list[str]) -> int:
+    _parser("metrics", "List the metrics. Example: python -m bench metrics").parse_args(words)
+    from bench.metrics import metrics
+    from bench.tables import ARROWS, unit
+
+    lines = []
+    for name in metrics.names():
+        f = metrics.get(name).facts
+        lines.append([name, ARROWS[f.better], unit(f), f.domain, f.range, f.source])
+    heads = ["name", "better", "unit", "per", "range", "source"]
+    print(tabulate(lines, headers=heads, tablefmt="simple", maxcolwidths=[None] * 4 + [30, 60]))
+    print("\nAny metric of pyiqa as pyiqa:NAME (extra `iqa`, non-commercial licence).")
+    return _broken(metrics.broken)
+
+
+def _data(words: list[str]) -> int:
+    _parser("data", "List the datasets and how to get them. Example: python -m bench data").parse_args(words)
+    from bench.data import datasets
+
+    lines = []
+    for name in datasets.names():
+        f = datasets.get(name).facts
+        lines.append([name, f.title, "all" if f.default_limit is None else f.default_limit, f.licence, f.how_to_get])
+    heads = ["name", "title", "images", "licence", "how to get it"]
+    print(tabulate(lines, headers=heads, tablefmt="simple", maxcolwidths=[None, None, None, 30, 70]))
+    return _broken(datasets.broken)
+
+
+def _parser(command: str, description: str) -> argparse.ArgumentParser:
+    return argparse.ArgumentParser(prog=f"python -m bench {command}", description=description)
+
+
+def _broken(plugins: dict[str, str]) -> int:
+    for name, reason in plugins.items():
+        print(f"bench: plugin '{name}' could not be imported: {reason}", file=sys.stderr)
+    return 1 if plugins else 0
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "run": _run,
+    "check": _check,
+    "tables": _tables,
+    "methods": _methods,
+    "metrics": _metrics,
+    "data": _data,
+}
+HYDRA_COMMANDS = ("run", "check")
+
+
+def _hydra(config_name: str, words: list[str], task: Callable[[DictConfig], int]) -> int:
+    """Let hydra compose ``configs/NAME.yaml`` with the overrides and call `task`; translate its errors."""
+    codes: list[int] = []
+    raised: list[BenchError | KeyboardInterrupt] = []
+
+    def job(cfg: DictConfig) -> None:
+        try:
+            codes.append(task(cfg))
+        except (BenchError, KeyboardInterrupt) as error:  # hydra would add lines of its own, and end a sweep
+            raised.append(error)
+
+    before = sys.argv
+    sys.argv = [f"python -m bench {config_name}", *words, *_search_path()]
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # raise errors instead of printing them
+    try:
+        hydra.main(config_path=CONFIGS, config_name=config_name, version_base="1.3")(job)()
+    except OverrideParseException as error:
+        raise BenchError(f"'{error.override}' is not of the form key=value: {str(error).splitlines()[0]}") from error
+    except MissingConfigException as error:
+        raise BenchError(_missing(error)) from error
+    except (HydraException, OmegaConfBaseException, ValueError) as error:  # hydra raises ValueErrors too
+        raise BenchError(_misspelt(error, config_name, words)) from error
+    finally:
+        sys.argv = before
+    for error in raised[:-1]:
+        print(f"bench: {error}", file=sys.stderr)
+    if raised:
+        raise raised[-1]
+    return max(codes, default=0)
+
+
+def _search_path() -> list[str]:
+    """Where the yaml files of installed plugins are, as an override for hydra."""
+    from bench.registry import plugin_config_dirs
+
+    folders = [d for group in ("bench.methods", "bench.datasets") for d in plugin_config_dirs(group)]
+    return [f"hydra.searchpath=[{','.join(f'file://{d}' for d in sorted(set(folders)))}]"] if folders else []
+
+
+def _missing(error: MissingConfigException) -> str:
+    group, _, name = (error.missing_cfg_file or "").rpartition("/")
+    from bench.contract import methods
+    from bench.data import datasets
+
+    for folder, registry in (("methods", methods), ("dataset", datasets)):
+        if group == folder:
+            if name in registry.names():
+                return f"The {registry.kind} '{name}' is registered but has no configuration: add {group}/{name}.yaml."
+            why = f" It could not be imported: {registry.broken[name]}." if name in registry.broken else ""
+            return f"There is no {registry.kind} '{name}'.{why or near_matches(name, registry.names())}"
+    return f"There is no configuration '{error.missing_cfg_file}'.{near_matches(name, error.options or [])}"
+
+
+def _misspelt(error: Exception, config_name: str, words: Sequence[str]) -> str:
+    first = str(error).splitlines()[0]
+    if not first.startswith("Could not override '"):
+        reason = str(error.__cause__ or error).splitlines()[0]
+        return f"The configuration could not be composed: {reason if reason else first}"
+    key = first.split("'")[1].partition("@")[0]
+    known = _known_keys(config_name, [w for w in words if w.startswith(("methods=", "dataset="))])
+    return f"There is no setting '{key}'.{near_matches(key, known)}"
+
+
+def _known_keys(config_name: str, groups: list[str]) -> list[str]:
+    GlobalHydra.instance().clear()
+    try:
+        with hydra.initialize_config_module("configs", version_base="1.3"):
+            cfg = hydra.compose(config_name, [*groups, *_search_path()])
+    except (HydraException, OmegaConfBaseException):
+        return []
+    return _flatten(OmegaConf.to_container(cfg), "")
+
+
+def _flatten(node: object, prefix: str) -> list[str]:
+    if not isinstance(node, dict):
+        return []
+    keys = []
+    for k, v in node.items():
+        keys += [f"{prefix}{k}", *_flatten(v, f"{prefix}{k}.")]
+    return keys
+
+
+def _complete(words: list[str]) -> int:
+    """Answer the shell: commands first, then hydra's completion of the command's overrides."""
+    line = os.environ.get("COMP_LINE", "")
+    head, *typed = line.split() or ["bench"]
+    command = next((w for w in [*words, *typed] if w in HYDRA_COMMANDS), None)
+    if not any(w.startswith("query=") for w in words):
+        command = "run"  # installing: the script is the same for all commands
+    elif command is None or (len(typed) == 1 and not line.endswith(" ")):
+        print(" ".join(c for c in COMMANDS if c.startswith(typed[0] if typed else "")))
+        return 0
+    if typed:
+        os.environ["COMP_LINE"] = " ".join([head, *typed[1:]]) + (" " if line.endswith(" ") else "")
+    sys.argv = [sys.argv[0], *(w for w in words if w not in HYDRA_COMMANDS)]
+    hydra.main(config_path=CONFIGS, config_name=command, version_base="1.3")(lambda cfg: None)()
+    return 0

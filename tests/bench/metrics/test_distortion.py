@@ -1,0 +1,77 @@
+import numpy as np
+import pytest
+import skimage.metrics
+import torch
+
+from bench.degradation import Degradation, quantise
+from bench.metrics import Evaluation, metrics
+
+
+@pytest.fixture
+def evaluation(photographs: torch.Tensor) -> Evaluation:
+    d = Degradation(4, 64)
+    y = d.observe(photographs)
+    noise = torch.randn(3, 4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    samples = quantise(d.up(y)[:, None] + 0.05 * noise)
+    return Evaluation(photographs, y, samples, d)
+
+
+def value(name: str, e: Evaluation) -> np.ndarray:
+    return metrics.get(name)()(e).numpy()
+
+
+def test_psnr_against_scikit_image(evaluation: Evaluation) -> None:
+    e = evaluation
+    reference = [
+        [skimage.metrics.peak_signal_noise_ratio(h.numpy(), x.numpy(), data_range=1) for x in s]
+        for h, s in zip(e.hr, e.samples, strict=True)
+    ]
+    np.testing.assert_allclose(value("psnr", e), reference, atol=1e-3)
+
+
+def test_ssim_against_scikit_image(evaluation: Evaluation) -> None:
+    e = evaluation
+    reference = [
+        [
+            skimage.metrics.structural_similarity(
+                h.double().numpy(), x.double().numpy(), data_range=1, channel_axis=0,
+                gaussian_weights=True, sigma=1.5, use_sample_covariance=False, full=True,
+            )[1][:, 5:-5, 5:-5].mean()
+            for x in s
+        ]
+        for h, s in zip(e.hr, e.samples, strict=True)
+    ]  # fmt: skip
+    np.testing.assert_allclose(value("ssim", e), reference, atol=1e-4)
+
+
+def test_lr_psnr_against_a_few_lines(evaluation: Evaluation) -> None:
+    e = evaluation
+    low = np.clip(e.degradation.down(e.samples.double().float()).numpy(), 0, 1)
+    mse = ((low - e.y[:, None].numpy()) ** 2).mean((2, 3, 4))
+    np.testing.assert_allclose(value("lr_psnr", e), -10 * np.log10(mse), atol=1e-3)
+
+
+def test_a_perfect_sample(photographs: torch.Tensor) -> None:
+    d = Degradation(4, 64)
+    e = Evaluation(photographs, d.down(photographs), photographs[:, None], d)
+    assert value("psnr", e).min() == pytest.approx(80, abs=0.01)
+    assert value("ssim", e).min() == pytest.approx(1)
+    assert value("lr_psnr", e).min() == pytest.approx(80, abs=0.01)
+
+
+def test_apd_mse_against_numpy(evaluation: Evaluation) -> None:
+    x = evaluation.samples.double().numpy()
+    reference = [[((s[i] - s[j]) ** 2).mean() for i in range(4) for j in range(i + 1, 4)] for s in x]
+    np.testing.assert_allclose(value("apd_mse", evaluation), reference, rtol=1e-4)
+
+
+def test_apd_is_twice_the_variance(evaluation: Evaluation) -> None:
+    variance = evaluation.samples.double().var(1, unbiased=True).mean((1, 2, 3))
+    np.testing.assert_allclose(value("apd_mse", evaluation).mean(1), 2 * variance.numpy(), rtol=1e-4)
+
+
+@pytest.mark.parametrize(("deterministic", "expected"), [(True, 0.0), (False, np.nan)])
+def test_apd_of_one_sample(photographs: torch.Tensor, deterministic: bool, expected: float) -> None:
+    d = Degradation(4, 64)
+    e = Evaluation(photographs, d.observe(photographs), photographs[:, None], d, deterministic)
+    np.testing.assert_equal(value("apd_mse", e), np.full((3, 1), expected, np.float32))

@@ -1,0 +1,123 @@
+"""Against MATLAB's own figures, two other implementations and the definitions of the operators."""
+
+import numpy as np
+import pytest
+import torch
+from piq.functional.resize import imresize as piq_imresize
+from resize_right import interp_methods, resize
+
+from bench.degradation import Degradation, quantise, resize_matrix, to_uint8
+from bench.errors import BenchError
+
+# MATLAB's imresize(reshape(0:63, [8, 8])', ...); source: github:sanghyun-son/bicubic_pytorch, test_answer/*_aa.mat
+RAMP = np.arange(64.0).reshape(8, 8)
+MATLAB = {
+    (4, 4): [
+        [4.04296875, 6.08203125, 8.10546875, 10.14453125],
+        [20.35546875, 22.39453125, 24.41796875, 26.45703125],
+        [36.54296875, 38.58203125, 40.60546875, 42.64453125],
+        [52.85546875, 54.89453125, 56.91796875, 58.95703125],
+    ],
+    (2, 2): [[12.38378906, 16.63183594], [46.36816406, 50.61621094]],
+    (3, 4): [
+        [6.47252877, 8.51159127, 10.53502877, 12.57409127],
+        [28.44921875, 30.48828125, 32.51171875, 34.55078125],
+        [50.42590873, 52.46497123, 54.48840873, 56.52747123],
+    ],
+}
+SCALES = [2, 4, 8]
+
+
+@pytest.fixture(params=SCALES)
+def operator(request: pytest.FixtureRequest) -> Degradation:
+    return Degradation(request.param, 64, dtype=torch.float64)
+
+
+@pytest.fixture
+def x() -> torch.Tensor:
+    return torch.rand(2, 3, 64, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("shape", MATLAB)
+def test_matlab_golden_figures(shape: tuple[int, int]) -> None:
+    ours = resize_matrix(8, shape[0]) @ RAMP @ resize_matrix(8, shape[1]).T
+    np.testing.assert_allclose(ours, MATLAB[shape], atol=5e-9)
+
+
+def test_down_agrees_with_piq_borders_included(operator: Degradation, x: torch.Tensor) -> None:
+    theirs = piq_imresize(x, sizes=(operator.low_size, operator.low_size))
+    torch.testing.assert_close(operator.down(x), theirs, atol=1e-6, rtol=0)
+
+
+def test_down_agrees_with_resize_right_away_from_the_borders(operator: Degradation, x: torch.Tensor) -> None:
+    theirs = resize(x, scale_factors=1 / operator.scale, interp_method=interp_methods.cubic, antialiasing=True)
+    inner = (..., slice(2, -2), slice(2, -2))  # that package mirrors without repeating the border
+    torch.testing.assert_close(operator.down(x)[inner], theirs[inner], atol=1e-12, rtol=0)
+
+
+def test_up_agrees_with_piq(operator: Degradation, x: torch.Tensor) -> None:
+    y = operator.down(x)
+    theirs = piq_imresize(y, sizes=(64, 64), antialiasing=False)
+    torch.testing.assert_close(operator.up(y), theirs, atol=1e-6, rtol=0)
+
+
+def test_constant_images_stay_constant(operator: Degradation) -> None:
+    one = torch.ones(3, 64, 64, dtype=torch.float64)
+    torch.testing.assert_close(operator.down(one), torch.ones_like(operator.down(one)))
+    torch.testing.assert_close(operator.up(operator.down(one)), one)
+
+
+def test_adjoint(operator: Degradation, x: torch.Tensor) -> None:
+    y = torch.randn(2, 3, operator.low_size, operator.low_size, dtype=torch.float64)
+    torch.testing.assert_close((operator.down(x) * y).sum(), (x * operator.adjoint(y)).sum())
+
+
+def test_pinv_is_moore_penrose(operator: Degradation) -> None:
+    dense = np.kron(resize_matrix(64, operator.low_size)[:4, :16], [[1.0]])  # one side; full rank
+    np.testing.assert_allclose(np.linalg.pinv(resize_matrix(64, operator.low_size)), operator._pinv.numpy(), atol=1e-10)
+    assert np.linalg.matrix_rank(dense) == 4
+
+
+@pytest.mark.parametrize("size", [64, 256])
+@pytest.mark.parametrize("scale", SCALES)
+def test_projection_reaches_100_db_in_float32(scale: int, size: int) -> None:
+    operator = Degradation(scale, size)
+    y = operator.observe(torch.rand(2, 3, size, size))
+    projected = operator.project(torch.rand(2, 3, size, size), y)
+    assert -10 * torch.log10((operator.down(projected) - y).square().mean()) > 100
+
+
+def test_projection_is_the_nearest_consistent_image(operator: Degradation, x: torch.Tensor) -> None:
+    y = operator.down(torch.rand_like(x))
+    projected = operator.project(x, y)
+    other = operator.project(x + torch.randn_like(x), y)  # consistent as well
+    assert ((projected - x).square().sum() < (other - x).square().sum()).item()
+    torch.testing.assert_close(operator.project(projected, y), projected)
+
+
+def test_differentiable(operator: Degradation, x: torch.Tensor) -> None:
+    leaf = x.clone().requires_grad_()
+    operator.down(leaf).square().sum().backward()
+    torch.testing.assert_close(leaf.grad, 2 * operator.adjoint(operator.down(x)))
+
+
+def test_any_leading_shape(operator: Degradation, x: torch.Tensor) -> None:
+    stacked = x[None].expand(4, -1, -1, -1, -1)
+    torch.testing.assert_close(operator.down(stacked)[3], operator.down(x))
+
+
+def test_quantise_gives_multiples_of_one_level() -> None:
+    x = torch.tensor([-0.2, 0.0, 0.4999 / 255, 0.5001 / 255, 0.7, 1.3])
+    assert (quantise(x) * 255).tolist() == pytest.approx([0, 0, 0, 1, round(0.7 * 255), 255])
+    assert to_uint8(x).tolist() == [0, 0, 0, 1, 178, 255]
+
+
+@pytest.mark.parametrize(("scale", "size"), [(3, 64), (0, 64), (64, 64)])
+def test_impossible_scales_are_refused(scale: int, size: int) -> None:
+    with pytest.raises(BenchError, match=f"scale={scale}"):
+        Degradation(scale, size)
+
+
+def test_wrong_size_is_refused() -> None:
+    with pytest.raises(BenchError, match="64x64"):
+        Degradation(4, 64).down(torch.zeros(3, 32, 32))
