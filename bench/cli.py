@@ -141,7 +141,9 @@ def _methods(words: list[str]) -> int:
     for name in methods.names():
         f = methods.get(name).facts
         scales = "any" if f.scales is None else ", ".join(f"x{s}" for s in f.scales)
-        lines.append([name, f.title, scales, "yes" if f.uses_tau else "no", f.evaluations, f.weights_licence, f.citation])
+        lines.append(
+            [name, f.title, scales, "yes" if f.uses_tau else "no", f.evaluations, f.weights_licence, f.citation]
+        )
     heads = ["name", "title", "scales", "tau", "evaluations", "weights' licence", "citation"]
     print(tabulate(lines, headers=heads, tablefmt="simple", maxcolwidths=[None] * 6 + [60]))
     return _broken(methods.broken)
@@ -220,8 +222,8 @@ def _hydra(config_name: str, words: list[str], task: Callable[[DictConfig], int]
         raise BenchError(_misspelt(error, config_name, words)) from error
     finally:
         sys.argv = before
-    for error in raised[:-1]:
-        print(f"bench: {error}", file=sys.stderr)
+    for earlier in raised[:-1]:
+        print(f"bench: {earlier}", file=sys.stderr)
     if raised:
         raise raised[-1]
     return max(codes, default=0)

@@ -97,12 +97,12 @@ def read_config(cfg: DictConfig) -> RunConfig:
     for label, parameters in raw["methods"].items():
         parameters = dict(parameters or {})
         methods.append(MethodConfig(label, parameters.pop("method", label), parameters))
-    timing = {
-        "warmup": _integer(raw["timing"], "timing.warmup", 0),
-        "repeats": _integer(raw["timing"], "timing.repeats", 1),
-        "budget": _number(raw["timing"]["budget"], "timing.budget", 0, float("inf")),
-        "max_batch": _integer(raw["timing"], "timing.max_batch", 1),
-    }
+    timing = TimingConfig(
+        warmup=_integer(raw["timing"], "timing.warmup", 0),
+        repeats=_integer(raw["timing"], "timing.repeats", 1),
+        budget=_number(raw["timing"]["budget"], "timing.budget", 0, float("inf")),
+        max_batch=_integer(raw["timing"], "timing.max_batch", 1),
+    )
     config = RunConfig(
         methods=tuple(methods),
         scales=tuple(dict.fromkeys(_whole(s, "scale", 2) for s in _list(raw["scale"], "scale"))),
@@ -119,7 +119,7 @@ def read_config(cfg: DictConfig) -> RunConfig:
         paper=_boolean(raw, "paper"),
         perceptual=str(raw["perceptual"]),
         metrics=tuple(str(m) for m in _list(raw["metrics"], "metrics")),
-        timing=TimingConfig(**timing),
+        timing=timing,
     )
     return replace(config, out=Path(str(raw["out"])) if raw["out"] else _default_out(config))
 

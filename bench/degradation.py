@@ -101,7 +101,7 @@ class Degradation:
         return self._apply(self._pinv, y)
 
     def project(self, x: Tensor, y: Tensor) -> Tensor:
-        """x + D^+ (y - D x): the image nearest to `x` whose downscaled version is `y` (before any clipping)."""
+        """Return x + D^+ (y - D x), the image nearest to `x` whose downscaled version is `y` (before any clipping)."""
         return x + self.pinv(y - self.down(x))
 
     def up(self, y: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ def sample_grids(run: RunDir) -> list[Path]:
     """
     written = []
     labels = list(run.config["methods"])
-    cells = sorted(run.cells(), key=lambda c: (labels + [c.key.label]).index(c.key.label))
+    cells = sorted(run.cells(), key=lambda c: [*labels, c.key.label].index(c.key.label))
     for scale in sorted({c.key.scale for c in cells}):
         folders = sorted(p for p in (run.path / "images" / f"x{scale}").glob("*") if (p / "hr.png").is_file())
         rows = [(f, c) for f in folders for c in cells if c.key.scale == scale and _samples(f, c)]
@@ -69,7 +69,7 @@ def _grid(rows: list[tuple[Path, Cell]]) -> Figure:
         paths = [folder / "lr.png", *_samples(folder, cell)]
         placed = [*enumerate(paths), (columns - 1, folder / "hr.png")]
         for c, path in placed:
-            axes = figure.add_axes((( margin + c * TILE) / width, y, TILE * 0.98 / width, TILE * 0.98 / height))
+            axes = figure.add_axes(((margin + c * TILE) / width, y, TILE * 0.98 / width, TILE * 0.98 / height))
             axes.imshow(_read(path), interpolation="nearest")
             axes.set_axis_off()
         tau = "" if cell.key.tau is None else f"\nτ = {cell.key.tau:g}"

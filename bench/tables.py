@@ -1,12 +1,12 @@
 """Tables from the rows of a run directory; no model is needed.
 
-``table.csv`` has full precision and intervals, ``table.md`` and the console are for reading, ``table.tex`` follows the
-paper's Table 1. ``differences.csv`` compares methods image by image. ``paper.*`` puts the published figures beside ours.
+``table.csv`` has full precision and intervals, ``table.md`` and the console are for reading, ``table.tex`` follows
+the paper's Table 1. ``differences.csv`` compares methods image by image. ``paper.*`` puts the published figures beside
+ours.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.resources import files
 from itertools import combinations, groupby
@@ -21,7 +21,9 @@ from bench.stats import mean_interval, paired_difference
 from bench.store import Cell, RunDir, write_atomic
 
 ARROWS = {"higher": "↑", "lower": "↓"}
-PAPER = "Prost et al., Efficient Posterior Sampling For Diverse Super-Resolution with Hierarchical VAE Prior, VISAPP 2024"
+PAPER = (
+    "Prost et al., Efficient Posterior Sampling For Diverse Super-Resolution with Hierarchical VAE Prior, VISAPP 2024"
+)
 PAPER_TAU = 0.8
 
 
@@ -238,7 +240,10 @@ def beside_paper(rows: list[Row], names: list[str], frame: pd.DataFrame) -> pd.D
 
     The paper does not name the backbone of its LPIPS: LPIPS with either is compared with it, ST-LPIPS never.
     """
-    theirs = {(r.scale, r.method, r.tau if r.tau == r.tau else None, r.metric): r.published for r in published().itertuples()}
+    theirs = {
+        (r["scale"], r["method"], None if np.isnan(r["tau"]) else r["tau"], r["metric"]): float(r["published"])
+        for r in published().to_dict("records")
+    }
     records = []
     for i, row in enumerate(rows):
         key = row.cell.key
@@ -247,9 +252,8 @@ def beside_paper(rows: list[Row], names: list[str], frame: pd.DataFrame) -> pd.D
             known = ours.replace("lpips_alex", "lpips").replace("lpips_vgg", "lpips") if "stlpips" not in ours else ours
             value = theirs.get((key.scale, row.cell.facts["method"], key.tau, known))
             if value is not None:
-                record = {"scale": key.scale, "method": key.label, "tau": key.tau, "metric": ours}
-                record |= dict(zip(("measured", "lo", "hi"), (frame[ours + s].iloc[i] for s in ("", "_lo", "_hi")), strict=True))
-                records.append(record | {"published": value, "difference": record["measured"] - value})
+                measured, lo, hi = (float(frame[ours + s].iloc[i]) for s in ("", "_lo", "_hi"))
+                records.append((key.scale, key.label, key.tau, ours, measured, lo, hi, value, measured - value))
     columns = ["scale", "method", "tau", "metric", "measured", "lo", "hi", "published", "difference"]
     return pd.DataFrame(records, columns=columns)
 
@@ -282,6 +286,10 @@ def write_tables(run: RunDir, paper: bool = False) -> str:
 def _write_paper(run: RunDir, frame: pd.DataFrame) -> None:
     write_atomic(run.path / "paper.csv", frame.to_csv(index=False))
     shown = frame.assign(tau=frame["tau"].map(lambda t: "" if t is None or np.isnan(t) else f"{t:g}"))
-    render: Callable[[str], str] = lambda style: tabulate(shown, headers="keys", tablefmt=style, showindex=False, floatfmt=".4g")  # noqa: E731
+
+    def render(style: str) -> str:
+        body = shown.to_numpy().tolist()
+        return tabulate(body, headers=list(shown.columns), tablefmt=style, floatfmt=".4g")
+
     write_atomic(run.path / "paper.md", f"{render('pipe')}\n\nPublished: {PAPER}.\n")
     write_atomic(run.path / "paper.tex", "% needs \\usepackage{booktabs}\n" + render("latex_booktabs") + "\n")

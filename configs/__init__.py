@@ -1,0 +1,1 @@
+"""Hydra configuration groups, as a package so that they are installed with the code."""

@@ -54,7 +54,8 @@ def centre_square(image: Image.Image, size: int, resample: Image.Resampling, nam
     side = min(image.size)
     if side < size:
         raise ImageError(
-            f"{name} has {image.width}x{image.height} pixels, too few for {size}x{size}: use larger images or a smaller dataset.size."
+            f"{name} has {image.width}x{image.height} pixels, too few for {size}x{size}: "
+            "use larger images or a smaller dataset.size."
         )
     left, top = (image.width - side) // 2, (image.height - side) // 2
     square = image.crop((left, top, left + side, top + side))

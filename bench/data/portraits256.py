@@ -46,7 +46,7 @@ def crop_quad(image: Image.Image, quad: np.ndarray, side: int = 1024, size: int 
     if left or top or right or bottom:
         padded = np.pad(np.asarray(image), ((top, bottom), (left, right), (0, 0)), mode="reflect")
         image = Image.fromarray(padded)
-        quad = quad + (left, top)
+        quad = quad + np.array([left, top])
     square = image.transform(
         (side, side), Image.Transform.QUAD, tuple((quad + 0.5).flatten()), Image.Resampling.BICUBIC
     )
@@ -68,7 +68,7 @@ class Portraits256(Dataset):
 
     def __init__(self, split: str = "test", source: str | None = None) -> None:
         check_split("portraits256", split, ("train", "test"))
-        with (files("bench.data") / "portraits256_quads.csv").open(encoding="utf-8", newline="") as file:
+        with (files("bench.data") / "portraits256_quads.csv").open(encoding="utf-8") as file:
             self.rows = [row for row in csv.DictReader(file) if row["split"] == split]
         self.ids = [row["name"] for row in self.rows]
         if source is None:

@@ -177,8 +177,8 @@ def resolve_metrics(names: Sequence[str], perceptual: str) -> tuple[list[str], s
             perceptual = "stlpips_alex" if missing else "lpips_alex"
             if missing:
                 notice = (
-                    f"LPIPS weights are not on this machine ({missing}): using shift-tolerant LPIPS, named stlpips_alex "
-                    "in every table. With network access, perceptual=lpips_alex downloads them."
+                    f"LPIPS weights are not on this machine ({missing}): using shift-tolerant LPIPS, named "
+                    "stlpips_alex in every table. With network access, perceptual=lpips_alex downloads them."
                 )
         elif perceptual not in PERCEPTUAL:
             raise BenchError(f"There is no perceptual distance '{perceptual}'.{near_matches(perceptual, PERCEPTUAL)}")

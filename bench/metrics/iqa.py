@@ -52,7 +52,8 @@ class IqaMetric(Metric):
             self.net = _pyiqa().create_metric(name, device=self.device)
         except (OSError, RuntimeError) as error:
             raise BenchError(
-                f"pyiqa could not load '{name}' ({error}). It downloads weights: check the network, or leave the metric out."
+                f"pyiqa could not load '{name}' ({error}). It downloads weights: "
+                "check the network, or leave the metric out."
             ) from error
 
     @torch.no_grad()

@@ -186,7 +186,16 @@ def _register(name: str) -> None:
     kinds = {
         name: (
             _Distance,
-            MetricFacts(TITLES[name], "lower", "", "sample", ">= 0", f"{source}, to the ground truth", "Distortion", digits=".3f"),
+            MetricFacts(
+                TITLES[name],
+                "lower",
+                "",
+                "sample",
+                ">= 0",
+                f"{source}, to the ground truth",
+                "Distortion",
+                digits=".3f",
+            ),
         ),
         f"apd_{name}": (
             _Apd,

@@ -46,7 +46,7 @@ def test_a_broken_plugin_does_not_take_the_others_down(plugin: Registry[object])
 
 
 def test_unknown_name_gets_near_matches(plugin: Registry[object]) -> None:
-    with pytest.raises(BenchError, match="There is no thing 'godd'. Did you mean 'good'"):
+    with pytest.raises(BenchError, match=r"There is no thing 'godd'. Did you mean 'good'"):
         plugin.get("godd")
 
 

@@ -129,7 +129,7 @@ def test_deterministic_methods_have_one_sample_and_no_spread(configure: Configur
 
 def test_other_configuration_is_refused(configure: Configure) -> None:
     run(configure())
-    with pytest.raises(BenchError, match="seed was 0, is 1.*another out=DIR"):
+    with pytest.raises(BenchError, match=r"seed was 0, is 1.*another out=DIR"):
         run(configure("seed=1"))
 
 

@@ -71,7 +71,7 @@ def test_glasses_are_drawn_where_the_attributes_say() -> None:
     bare.values["glasses"][:] = 0
     from unittest import mock
 
-    with mock.patch.object(Scene, "draw", lambda indices: bare):
+    with mock.patch.object(Scene, "draw", return_value=bare):
         without = render(worn, 64).float()
     changed = (render(worn, 64).float() - without).abs().mean((1, 2, 3))
     assert (changed > 0.2).all()

@@ -15,7 +15,7 @@ CROPS = {
     "cup": lambda: skimage.data.coffee()[100:228, 200:328],
     "face": lambda: skimage.data.astronaut()[40:104, 190:254],
 }
-# github:utlive/BRISQUE, brisque_feature.m in GNU Octave 7 with MATLAB's imresize(., 0.5), then svm-scale and svm-predict
+# github:utlive/BRISQUE: brisque_feature.m in GNU Octave 7 with MATLAB's imresize(., 0.5), then libsvm's two programs
 LIVE = {"launch": -4.35436, "cup": 14.13715, "face": 32.62678}
 
 

@@ -133,7 +133,7 @@ def test_no_network_is_one_sentence(tmp_path, monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
     load_net.cache_clear()
-    with pytest.raises(BenchError, match="could not be downloaded.*use perceptual=stlpips_alex"):
+    with pytest.raises(BenchError, match=r"could not be downloaded.*use perceptual=stlpips_alex"):
         load_net("lpips_alex", torch.device("cpu"))
 
 

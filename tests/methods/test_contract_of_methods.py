@@ -1,0 +1,32 @@
+"""The checks of ``python -m bench check`` on every registered method."""
+
+from collections.abc import Callable
+
+import pytest
+
+from bench.check import check_method
+from bench.config import RunConfig
+from bench.contract import methods
+
+
+@pytest.mark.parametrize("scale", [4, 8])
+@pytest.mark.parametrize("name", methods.names())
+def test_method_keeps_the_contract(name: str, scale: int, configure: Callable[..., RunConfig]) -> None:
+    results = list(check_method(configure(f"methods=[{name}]", f"scale={scale}", config="check")))
+    assert len(results) == 13
+    failed = [f"{r.name}: {r.detail}" for r in results if r.verdict == "fail"]
+    assert not failed
+
+
+@pytest.mark.parametrize("name", methods.names())
+def test_facts_are_complete(name: str) -> None:
+    facts = methods.get(name).facts
+    assert facts.title
+    assert facts.citation
+    assert facts.weights_licence
+    assert facts.evaluations >= 0
+
+
+def test_no_plugin_is_broken() -> None:
+    methods.names()
+    assert not methods.broken
