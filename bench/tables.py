@@ -20,6 +20,8 @@ from bench.metrics import MetricFacts, column, metric_facts
 from bench.stats import mean_interval, paired_difference
 from bench.store import Cell, RunDir, write_atomic
 
+PREFIXES = {"Diversity (APD)": "APD ", "Diversity (NTIRE)": "NTIRE "}
+"""What the name of a column needs where it stands without its group."""
 ARROWS = {"higher": "↑", "lower": "↓"}
 PAPER = (
     "Prost et al., Efficient Posterior Sampling For Diverse Super-Resolution with Hierarchical VAE Prior, VISAPP 2024"
@@ -142,7 +144,7 @@ def markdown(rows: list[Row], names: list[str], frame: pd.DataFrame, intervals: 
     heads = ["scale", "method", *(["tau"] if temperatures else []), "images"]
     for name in names:
         facts = metric_facts(name)
-        label = f"APD {facts.label}" if facts.domain == "pair" else facts.label
+        label = PREFIXES.get(facts.group, "") + facts.label
         heads.append(f"{label} {ARROWS[facts.better]}" + (f" ({unit(facts)})" if unit(facts) else ""))
     lines = []
     for i, row in enumerate(rows):
@@ -204,7 +206,7 @@ def latex(rows: list[Row], names: list[str], frame: pd.DataFrame) -> str:
         r"% needs \usepackage{booktabs}",
         rf"\begin{{tabular}}{{ll{'c' if temperatures else ''}{'c' * len(names)}}}",
         r"\toprule",
-        " & ".join(["", *([""] if temperatures else []), "", *heads][1:]) + r" \\",
+        " & ".join(["", "", *([""] if temperatures else []), *heads]) + r" \\",
         " ".join(rules),
         " & ".join(["", "Method", *([r"$\tau$"] if temperatures else []), *labels]) + r" \\",
     ]

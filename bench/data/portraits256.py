@@ -25,9 +25,10 @@ from bench.errors import BenchError, ImageError
 COMMIT = "63aef57b5a839aebe3ad913ec7c76469aabbb6c5"
 URL = f"https://cdn.jsdelivr.net/gh/faker-js/assets-person-portrait@{COMMIT}/"
 CONNECTIONS = 8
+SIDE = 1024
 
 
-def crop_quad(image: Image.Image, quad: np.ndarray, side: int = 1024, size: int = 256) -> np.ndarray:
+def crop_quad(image: Image.Image, quad: np.ndarray, side: int = SIDE, size: int = 256) -> np.ndarray:
     """Sample a quadrilateral into a square, the way the FFHQ authors' alignment does.
 
     Args:
@@ -64,10 +65,12 @@ class Portraits256(Dataset):
         "github:faker-js/assets-person-portrait",
         default_limit=40,
     )
-    size = 256
 
-    def __init__(self, split: str = "test", source: str | None = None) -> None:
+    def __init__(self, split: str = "test", size: int = 256, source: str | None = None) -> None:
         check_split("portraits256", split, ("train", "test"))
+        if not 16 <= size <= SIDE:
+            raise BenchError(f"dataset.size={size} is not from 16 to {SIDE} pixels.")
+        self.size = size
         with (files("bench.data") / "portraits256_quads.csv").open(encoding="utf-8") as file:
             self.rows = [row for row in csv.DictReader(file) if row["split"] == split]
         self.ids = [row["name"] for row in self.rows]
@@ -105,4 +108,4 @@ class Portraits256(Dataset):
         if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() != row["sha256"]:
             raise ImageError(f"{path} is not the published file (sha256 differs): check out commit {COMMIT[:7]}.")
         quad = np.array([[float(row[f"x{k}"]), float(row[f"y{k}"])] for k in range(4)])
-        return crop_quad(read_rgb(path), quad)
+        return crop_quad(read_rgb(path), quad, size=self.size)

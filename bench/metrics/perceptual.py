@@ -215,7 +215,7 @@ def _register(name: str) -> None:
         f"diversity_{name}": (
             _Diversity,
             MetricFacts(
-                f"NTIRE div. {TITLES[name]}",
+                TITLES[name],
                 "higher",
                 "%",
                 "image",

@@ -1,3 +1,4 @@
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -63,7 +64,12 @@ def test_latex_marks_best_and_second_and_compiles_its_structure(directory: RunDi
     write_tables(directory)
     text = (directory.path / "table.tex").read_text()
     lines = [line for line in text.splitlines() if line.endswith(r"\\")]
-    assert len({line.count("&") for line in lines[1:]}) == 1
+    widths = [sum(int(w) for w in re.findall(r"multicolumn{(\d+)}", line)) for line in lines]
+    columns = [
+        line.count("&") + 1 - line.count("multicolumn") + width for line, width in zip(lines, widths, strict=True)
+    ]
+    assert set(columns) == {3 + len(METRICS)} == {len(re.search(r"tabular}{([lc]+)}", text)[1])}
+    assert re.findall(r"cmidrule\(lr\){(\d+-\d+)}", text) == ["4-5", "6-6", "7-7"]
     body = {line.split("&")[1].strip() + line.split("&")[2].strip(): line for line in lines[2:]}
     assert r"\textbf{28.00}" in body["The cvdvae0.1"]
     assert r"\textbf{28.00}" in body["The odd"]  # equal figures share the rank

@@ -95,7 +95,7 @@ class Hair:
         """Lit hair [B, 3, H, W]; cloth for a headscarf."""
         s, p = self.s, self.s.p
         diffuse, gleam = s.shade(self.height, wrap=0.4)
-        band = bell(self.radius, 0.72 - 0.05 * self.rough, 0.16) * (s.v < 0.2)
+        band = bell(self.radius, 0.72 - 0.05 * self.rough, 0.16) * smooth(0.4, -0.2, s.v)
         shine = (
             p["hair_shine"]
             * (0.16 * gleam.pow(6) + 0.20 * band)
@@ -116,7 +116,7 @@ class Hair:
     def back(self, image: Tensor) -> Tensor:
         """What is behind the head and, for long hair, over the shoulders."""
         s = self.s
-        colour = times(self.colour, 0.62 + 0.30 * smooth(0.80, 1.0, self.radius) * (s.v < 0.9))
+        colour = times(self.colour, 0.68 + 0.28 * smooth(0.75, 1.0, self.radius))
         knot = 0.17 - ((s.u - 0.3 * self.s.p["part"]).square() + (s.v + 0.95).square()).sqrt() + 0.01 * self.rough
         outline = torch.where(self.bun & ~self.hat, torch.maximum(self.outline, knot), self.outline)
         return over(image, colour, s.cover(outline, soft=0.012) * (self.style["out"] > 0))
@@ -129,7 +129,7 @@ class Hair:
         drawn = (self.fall > 0.7) & ~self.cloth
         image = times(image, 1 - 0.35 * smooth(-0.05, 0.0, lock) * (lock < 0) * drawn * (s.v > 0.55))
         scarf = torch.minimum(self.outline, s.v - 0.62 - 0.25 * (0.5 - s.u.abs()).clamp(min=0))
-        image = over(image, self.colour, s.cover(lock, soft=0.02) * drawn * (s.v > 0.3))
+        image = over(image, self.colour, s.cover(lock, soft=0.02) * drawn * smooth(0.15, 0.55, s.v))
         return over(image, self.colour, s.cover(scarf) * self.cloth)
 
     def front(self, image: Tensor) -> Tensor:
