@@ -32,6 +32,7 @@ Usage: python -m bench COMMAND [...]
 Commands:
   run       run methods over a dataset; write tables and figures     [hydra overrides]
   check     run the contract on one method                           method=NAME [hydra overrides]
+  train     train a method                                           method=NAME [hydra overrides]
   tables    make the tables and figures of a run directory again     RUN_DIR
   methods   list the methods
   metrics   list the metrics
@@ -41,6 +42,7 @@ Examples:
   python -m bench run methods=[bicubic] scale=8
   python -m bench run methods=[bicubic] dataset=portraits256 scale=[4,8] out=results/runs/portraits
   python -m bench check method=bicubic
+  python -m bench train method=vdvae dataset=shipped budget=2h
   python -m bench tables results/runs/portraits
 
 python -m bench COMMAND --help tells more. Completion: eval "$(bench -sc install=bash)"
@@ -113,6 +115,25 @@ def _check(words: list[str]) -> int:
     if len(named) > 1 or (not named and not any(w.startswith("-") for w in words)):
         raise BenchError("check takes one method: python -m bench check method=NAME.")
     return _hydra("check", [*(f"methods=[{name}]" for name in named), *rest], task)
+
+
+def _train(words: list[str]) -> int:
+    def task(cfg: DictConfig) -> int:
+        import torch
+
+        from bench.training.config import read_training
+        from bench.training.trainer import Trainer
+
+        torch.manual_seed(cfg.seed)  # initial weights
+        module, config = read_training(cfg)
+        with RunDir(config.out).lock():
+            state = Trainer(module, config).fit()
+        print(f"{state.step} steps, {state.seconds / 3600:.2f} device-hours, {state.skipped} skipped. Weights: {config.out}")
+        return 0
+
+    from bench.store import RunDir
+
+    return _hydra("train", words, task)
 
 
 def _tables(words: list[str]) -> int:
@@ -190,12 +211,13 @@ def _broken(plugins: dict[str, str]) -> int:
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "run": _run,
     "check": _check,
+    "train": _train,
     "tables": _tables,
     "methods": _methods,
     "metrics": _metrics,
     "data": _data,
 }
-HYDRA_COMMANDS = ("run", "check")
+HYDRA_COMMANDS = ("run", "check", "train")
 
 
 def _hydra(config_name: str, words: list[str], task: Callable[[DictConfig], int]) -> int:

@@ -25,12 +25,23 @@ from pathlib import Path
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bench.degradation import Degradation
 from bench.registry import Registry
 
-__all__ = ["Degradation", "Facts", "Method", "Noise", "methods", "register_method"]
+__all__ = [
+    "BatchNoise",
+    "Degradation",
+    "Facts",
+    "Method",
+    "Noise",
+    "Trainable",
+    "methods",
+    "register_method",
+    "register_trainable",
+    "trainables",
+]
 
 
 @dataclass(frozen=True)
@@ -130,3 +141,62 @@ class Method(ABC):
 
 methods: Registry[Method] = Registry("method", package="methods", group="bench.methods")
 register_method = methods.register
+
+
+class Trainable(nn.Module, ABC):
+    """A network that ``python -m bench train method=NAME`` fits; its constructor takes the keys of ``network``.
+
+    Register with :func:`register_trainable`. The trainer knows nothing else of a method::
+
+        losses = trainable(x, y, noise)        # {"loss": ..., "whatever": ...}, means over the batch
+    """
+
+    scaled: ClassVar[bool] = False
+    """Whether it is trained for one scale factor; without it y is None."""
+
+    def trained(self) -> dict[str, nn.Parameter]:
+        """Return the parameters to be fitted, by name; all by default. The others are frozen."""
+        return dict(self.named_parameters())
+
+    @abstractmethod
+    def forward(self, x: Tensor, y: Tensor | None, noise: BatchNoise) -> dict[str, Tensor]:
+        """Compute the loss.
+
+        Args:
+            x: float32 [B, 3, H, H] in [0, 1].
+            y: float32 [B, 3, h, h] in [0, 1], the 8-bit observation; None without a scale.
+            noise: the only source of randomness.
+
+        Returns:
+            scalars that are means over the batch, on the device; "loss" is minimised, the others are recorded.
+
+        """
+
+    @abstractmethod
+    def preview(self, x: Tensor, y: Tensor | None, noise: BatchNoise) -> Tensor:
+        """Draw one image per image of the batch, [B, 3, H, H] in [0, 1], for the sample grids."""
+
+
+class BatchNoise:
+    """Randomness of one training step: drawn for the whole batch, of which this process sees its rows.
+
+    All processes of a data-parallel run draw the same numbers, so that their number does not change the result.
+    """
+
+    def __init__(self, seed: int, batch: int, rows: slice, device: torch.device) -> None:
+        self._generator = torch.Generator(device).manual_seed(seed)
+        self._batch = batch
+        self._rows = rows
+        self._device = device
+
+    def normal(self, *shape: int) -> Tensor:
+        """Standard normal float32 [rows, *shape]."""
+        return torch.randn(self._batch, *shape, generator=self._generator, device=self._device)[self._rows]
+
+    def uniform(self, *shape: int) -> Tensor:
+        """Uniform float32 in [0, 1), [rows, *shape]."""
+        return torch.rand(self._batch, *shape, generator=self._generator, device=self._device)[self._rows]
+
+
+trainables: Registry[Trainable] = Registry("trainable method", package="methods", group="bench.methods")
+register_trainable = trainables.register

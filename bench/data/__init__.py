@@ -56,6 +56,10 @@ class Dataset(ABC):
     def load(self, index: int) -> np.ndarray:
         """Return image `index` as uint8 [size, size, 3]; ImageError if it cannot be used."""
 
+    def load_many(self, indices: Sequence[int]) -> np.ndarray:
+        """Return several images as uint8 [N, size, size, 3]; faster than one by one where a dataset is computed."""
+        return np.stack([self.load(i) for i in indices])
+
     def attributes(self, index: int) -> dict[str, object]:
         """Return what is known about an image (nothing by default)."""
         return {}

@@ -118,6 +118,10 @@ class Synthfaces(Dataset):
         """Render one image on the CPU."""
         return render([self.indices[index]], self.size)[0].numpy()
 
+    def load_many(self, indices: Sequence[int]) -> np.ndarray:
+        """Render a batch on the CPU."""
+        return render([self.indices[i] for i in indices], self.size).numpy()
+
     def attributes(self, index: int) -> dict[str, object]:
         """Glasses, beard, hair and so on."""
         return Scene.draw([self.indices[index]]).attributes()[0]

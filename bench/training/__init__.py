@@ -1,0 +1,1 @@
+"""Training of any :class:`bench.contract.Trainable`: one trainer for all methods."""

@@ -1,0 +1,94 @@
+"""The typed configuration of a training run."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from bench.config import _boolean, _integer, _number, _whole, resolve_device
+from bench.contract import Trainable, trainables
+from bench.errors import BenchError, near_matches
+from bench.training.trainer import TrainConfig
+
+UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def parse_budget(text: str | None) -> float | None:
+    """Device-seconds of "48h", "30m" or "48h*4"; None for none.
+
+    Raises:
+        BenchError: another form.
+
+    """
+    if text is None:
+        return None
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smhd])\s*(?:\*\s*(\d+))?\s*", str(text))
+    if match is None:
+        raise BenchError(f"budget={text} is no time: write 48h, 30m or 48h*4.")
+    return float(match[1]) * UNITS[match[2]] * int(match[3] or 1)
+
+
+def read_training(cfg: DictConfig) -> tuple[Trainable, TrainConfig]:
+    """Check hydra's configuration, make it typed and build the network.
+
+    Raises:
+        BenchError: a value is missing, of the wrong type or out of range; the sentence names the key.
+
+    """
+    missing = sorted(OmegaConf.missing_keys(cfg))
+    if missing:
+        raise BenchError(f"{missing[0]} has no value: add {missing[0]}=VALUE.")
+    raw: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    method = raw["method"]
+    cls = trainables.get(method["name"])
+    scale = None if raw["scale"] is None else _whole(raw["scale"], "scale", 2)
+    if cls.scaled and scale is None:
+        raise BenchError(f"{method['name']} is trained for one scale: add scale=4 or scale=8.")
+    known = [p for p in inspect.signature(cls).parameters]
+    for key in method["network"]:
+        if key not in known:
+            raise BenchError(f"method.network.{key} is no setting of {method['name']}.{near_matches(key, known)}")
+    for key, options in (("precision", ("32", "bf16")), ("schedule", ("constant", "cosine", "plateau"))):
+        if str(raw[key]) not in options:
+            raise BenchError(f"{key}={raw[key]} is not one of {', '.join(options)}.")
+    record = {k: v for k, v in raw.items() if k not in ("out", "device")}
+    out = raw["out"]
+    if out is None:
+        digest = hashlib.sha256(json.dumps(record, sort_keys=True, default=str).encode()).hexdigest()[:8]
+        out = f"results/training/{method['name']}{f'-x{scale}' if cls.scaled else ''}-{digest}"
+    inf = float("inf")
+    config = TrainConfig(
+        dataset=raw["dataset"],
+        scale=scale if cls.scaled else None,
+        pool=_integer(raw, "pool", 1),
+        val=_integer(raw, "val", 1),
+        flip=_boolean(raw, "flip"),
+        batch=_integer(raw, "batch", 1),
+        steps=_integer(raw, "steps", 1),
+        budget=parse_budget(raw["budget"]),
+        lr=_number(raw["lr"], "lr", 0, inf),
+        betas=(_number(raw["betas"][0], "betas", 0, 1), _number(raw["betas"][1], "betas", 0, 1)),
+        weight_decay=_number(raw["weight_decay"], "weight_decay", -1e-12, inf),
+        warmup=_integer(raw, "warmup", 0),
+        schedule=str(raw["schedule"]),
+        patience=_integer(raw, "patience", 0),
+        min_lr=_number(raw["min_lr"], "min_lr", -1e-12, inf),
+        clip=_number(raw["clip"], "clip", 0, inf),
+        skip=None if raw["skip"] is None else _number(raw["skip"], "skip", 0, inf),
+        ema=_number(raw["ema"], "ema", 0, 1),
+        precision=str(raw["precision"]),
+        seed=_integer(raw, "seed", 0),
+        device=resolve_device(str(raw["device"])),
+        out=Path(str(out)),
+        log_every=_integer(raw, "log_every", 1),
+        save_every=_number(raw["save_every"], "save_every", 0, inf),
+        val_every=_integer(raw, "val_every", 1),
+        record=record,
+    )
+    return cls(**method["network"]), config

@@ -1,0 +1,354 @@
+"""The training loop, on Lightning Fabric: mixed precision, data parallel, EMA, budgets, exact resume."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.loggers import TensorBoardLogger
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+from torchvision.utils import make_grid
+from tqdm import tqdm
+
+from bench.contract import BatchNoise, Trainable
+from bench.degradation import Degradation
+from bench.environment import environment
+from bench.errors import BenchError
+from bench.memory import is_out_of_memory
+from bench.store import disk_errors, write_atomic, write_json
+from bench.training.data import Order, make_splits, to_tensor
+
+CHECKPOINT = "checkpoint.pt"
+WEIGHTS = "weights.safetensors"
+STEP_SEEDS = 1_000_003
+"""Seeds of different runs do not share the seeds of their steps."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """What a training run does; the keys are those of ``configs/train.yaml``.
+
+    Attributes:
+        batch: images per step, over all processes.
+        steps: number of steps.
+        budget: device-seconds after which training ends; None for none.
+        lr: learning rate after `warmup` steps.
+        schedule: constant, cosine (to zero at `steps`) or plateau (factor 0.1 after `patience` validations).
+        clip: largest norm of the gradient.
+        skip: a step with a larger norm, or one that is not finite, is skipped; None for none.
+        precision: 32 or bf16.
+
+    """
+
+    dataset: dict[str, Any]
+    scale: int | None
+    pool: int
+    val: int
+    flip: bool
+    batch: int
+    steps: int
+    budget: float | None
+    lr: float
+    betas: tuple[float, float]
+    weight_decay: float
+    warmup: int
+    schedule: str
+    patience: int
+    min_lr: float
+    clip: float
+    skip: float | None
+    ema: float
+    precision: str
+    seed: int
+    device: str
+    out: Path
+    log_every: int
+    save_every: float
+    val_every: int
+    record: dict[str, Any]
+
+
+@dataclass
+class State:
+    """What a checkpoint holds besides tensors."""
+
+    step: int = 0
+    seconds: float = 0.0
+    skipped: int = 0
+    best: float = math.inf
+    bad: int = 0
+    factor: float = 1.0
+
+
+class Trainer:
+    """Fit one trainable. `fit` goes on from the checkpoint in ``config.out`` if there is one."""
+
+    def __init__(self, module: Trainable, config: TrainConfig) -> None:
+        self.config = config
+        kind = torch.device(config.device).type
+        precision = {"32": "32-true", "bf16": "bf16-mixed"}[config.precision]
+        try:
+            # torchrun's environment tells Fabric how many processes there are
+            self.fabric = Fabric(
+                accelerator=kind,
+                devices="auto" if kind == "cuda" and _world() > 1 else 1,
+                precision=precision,  # type: ignore[arg-type]
+                loggers=TensorBoardLogger(config.out, name="", version="tensorboard"),
+            )
+            self.fabric.launch()
+        except MisconfigurationException as error:
+            raise BenchError(f"Training cannot start on {config.device}: {error}") from error
+        world, rank = self.fabric.world_size, self.fabric.global_rank
+        if config.batch % world:
+            raise BenchError(f"batch={config.batch} cannot be split over {world} processes: use a multiple of {world}.")
+        share = config.batch // world
+        self.rows = slice(rank * share, (rank + 1) * share)
+        self.module = module
+        trained = module.trained()
+        module.requires_grad_(False)
+        for parameter in trained.values():
+            parameter.requires_grad_(True)
+        optimizer = torch.optim.AdamW(
+            trained.values(), lr=config.lr, betas=config.betas, weight_decay=config.weight_decay
+        )
+        self.network, self.optimizer = self.fabric.setup(module, optimizer)
+        self.trained = {name: p for name, p in module.trained().items()}
+        self.ema = {name: p.detach().clone() for name, p in self.trained.items()}
+        self._average = get_ema_multi_avg_fn(config.ema)
+        self.state = State()
+
+    @property
+    def device(self) -> torch.device:
+        """Where this process computes."""
+        return self.fabric.device
+
+    def fit(self) -> State:
+        """Train until the steps or the budget are used up; write weights and a summary.
+
+        Raises:
+            BenchError: out of memory, a full disk, a damaged checkpoint, or a loss that is never finite.
+
+        """
+        c = self.config
+        self._resume()
+        train, val = make_splits(c.dataset, c.pool, c.val)
+        order = Order(len(train), c.batch, c.seed, c.flip)
+        degradation = Degradation(c.scale, train.shape[1], self.device) if c.scale else None
+        saved = time.monotonic()
+        last = saved
+        sums: dict[str, float] = {}
+        counted = 0
+        bar = tqdm(
+            total=c.steps, initial=self.state.step, unit="step", desc="train", disable=self.fabric.global_rank > 0,
+            mininterval=0.5 if sys.stderr.isatty() else 60.0,
+        )  # fmt: skip
+        try:
+            while self.state.step < c.steps and not self._spent():
+                numbers, flips = order(self.state.step)
+                x = to_tensor(train[numbers[self.rows]], flips[self.rows], self.device)
+                losses = self._step(x, degradation)
+                self.state.step += 1
+                now = time.monotonic()
+                self.state.seconds += (now - last) * self.fabric.world_size
+                last = now
+                for name, value in losses.items():
+                    sums[name] = sums.get(name, 0.0) + value
+                counted += 1
+                bar.update()
+                if self.state.step % c.log_every == 0:
+                    means = {name: s / counted for name, s in sums.items()}
+                    self.fabric.log_dict({f"train/{k}": v for k, v in means.items()}, step=self.state.step)
+                    bar.set_postfix({k: f"{v:.4g}" for k, v in list(means.items())[:3]})
+                    sums, counted = {}, 0
+                if self.state.step % c.val_every == 0:
+                    self._validate(val, degradation)
+                    last = time.monotonic()
+                if now - saved > c.save_every:
+                    self._save()
+                    saved = now
+        except (RuntimeError, MemoryError) as error:
+            if is_out_of_memory(error):
+                raise BenchError(
+                    f"Out of memory on {self.device} at batch={c.batch}: use a smaller batch or precision=bf16."
+                ) from error
+            raise
+        finally:
+            bar.close()
+            self._save()
+        figures = self._validate(val, degradation)
+        self._finish(figures)
+        return self.state
+
+    def _step(self, x: Tensor, degradation: Degradation | None) -> dict[str, float]:
+        c = self.config
+        noise = BatchNoise(c.seed * STEP_SEEDS + self.state.step, c.batch, self.rows, self.device)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._lr()
+        self.optimizer.zero_grad()
+        losses = self.network(x, degradation.observe(x) if degradation else None, noise)
+        self.fabric.backward(losses["loss"])
+        norm = nn.utils.clip_grad_norm_(self.trained.values(), c.clip)
+        # every process sees the same averaged gradient, so that all skip together
+        if torch.isfinite(norm) and (c.skip is None or norm < c.skip):
+            self.optimizer.step()
+            self._average(list(self.ema.values()), [p.detach() for p in self.trained.values()], 0)
+        else:
+            self.state.skipped += 1
+        figures = {name: float(self.fabric.all_reduce(v.detach().float())) for name, v in losses.items()}
+        return {k: v for k, v in figures.items() if math.isfinite(v)} | {"norm": min(float(norm), 1e9)}
+
+    def _lr(self) -> float:
+        c, step = self.config, self.state.step
+        lr = c.lr * min(1.0, (step + 1) / max(1, c.warmup))
+        if c.schedule == "cosine":
+            lr *= 0.5 * (1 + math.cos(math.pi * min(1.0, step / c.steps)))
+        return max(lr * self.state.factor, c.min_lr)
+
+    def _spent(self) -> bool:
+        """Whether the budget is used up, by the clock of the first process."""
+        if self.config.budget is None:
+            return False
+        spent = torch.tensor(float(self.state.seconds >= self.config.budget), device=self.device)
+        return bool(self.fabric.broadcast(spent) > 0)
+
+    @torch.no_grad()
+    def _validate(self, val: Any, degradation: Degradation | None) -> dict[str, float]:
+        """Losses and LR-RMSE (in 8-bit levels) of the averaged weights, and a grid of samples."""
+        c = self.config
+        self._swap()
+        self.network.eval()
+        totals: dict[str, float] = {}
+        count = 0
+        share = self.rows.stop - self.rows.start
+        for first in range(0, len(val), c.batch):
+            batch = val[first : first + c.batch]
+            rows = slice(min(self.rows.start, len(batch)), min(self.rows.stop, len(batch)))
+            if len(batch) < c.batch and self.fabric.world_size > 1:
+                break  # every process needs the same share
+            x = to_tensor(batch[rows], None, self.device)
+            noise = BatchNoise(first, len(batch), rows, self.device)
+            y = degradation.observe(x) if degradation else None
+            losses = dict(self.network(x, y, noise))
+            if first < share * 4 and degradation and y is not None:
+                drawn = self.module.preview(x, y, noise)
+                losses["lr_rmse"] = 255 * (degradation.down(drawn) - y).square().mean().sqrt()
+            for name, value in losses.items():
+                totals[name] = totals.get(name, 0.0) + float(self.fabric.all_reduce(value.float())) * len(batch)
+            totals["lr_rmse_n"] = totals.get("lr_rmse_n", 0) + (len(batch) if "lr_rmse" in losses else 0)
+            count += len(batch)
+        rmse_count = totals.pop("lr_rmse_n", 0)
+        figures = {k: v / (rmse_count if k == "lr_rmse" else count) for k, v in totals.items()}
+        self.fabric.log_dict({f"val/{k}": v for k, v in figures.items()}, step=self.state.step)
+        self._grid(val, degradation)
+        self.network.train()
+        self._swap()
+        if c.schedule == "plateau":
+            self._plateau(figures["loss"])
+        if self.fabric.global_rank == 0:
+            line = ", ".join(f"{k} {v:.4g}" for k, v in figures.items())
+            hours = self.state.seconds / 3600
+            tqdm.write(f"step {self.state.step}, {hours:.2f} device-hours: {line}", file=sys.stderr)
+        return figures
+
+    def _grid(self, val: Any, degradation: Degradation | None) -> None:
+        if self.fabric.global_rank > 0:
+            return
+        x = to_tensor(val[:8], None, self.device)
+        y = degradation.observe(x) if degradation else None
+        whole = slice(0, len(x))
+        rows = [x] if y is None or degradation is None else [nn.functional.interpolate(y, x.shape[-1]), x]
+        rows += [self.module.preview(x, y, BatchNoise(k, len(x), whole, self.device)) for k in range(3)]
+        grid = make_grid(torch.cat(rows).clamp(0, 1).float().cpu(), nrow=len(x), padding=1)
+        self.fabric.logger.experiment.add_image("samples", grid, self.state.step)
+        from bench.degradation import to_uint8
+        from bench.store import write_png
+
+        write_png(self.config.out / "samples.png", to_uint8(grid).permute(1, 2, 0).numpy())
+
+    def _plateau(self, loss: float) -> None:
+        """Reduce the learning rate when validation stops improving by 1% (the authors' ReduceLROnPlateau)."""
+        if loss < self.state.best * (1 - 0.01):
+            self.state.best, self.state.bad = loss, 0
+            return
+        self.state.bad += 1
+        if self.state.bad > self.config.patience:
+            self.state.factor, self.state.bad = self.state.factor * 0.1, 0
+
+    def _swap(self) -> None:
+        """Exchange the weights with their averages."""
+        with torch.no_grad():
+            for name, p in self.trained.items():
+                kept = p.detach().clone()
+                p.copy_(self.ema[name])
+                self.ema[name].copy_(kept)
+
+    def _save(self) -> None:
+        """Write the checkpoint atomically; only the first process does."""
+        if self.fabric.global_rank == 0:
+            content = {
+                "state": vars(self.state),
+                "weights": {n: p.detach() for n, p in self.trained.items()},
+                "ema": self.ema,
+                "optimizer": self.optimizer.state_dict(),
+            }
+            path = self.config.out / CHECKPOINT
+            temporary = path.with_suffix(".tmp")
+            with disk_errors(path):
+                try:
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    torch.save(content, temporary)
+                    temporary.replace(path)
+                finally:
+                    temporary.unlink(missing_ok=True)
+        self.fabric.barrier()
+
+    def _resume(self) -> None:
+        path = self.config.out / CHECKPOINT
+        if not path.exists():
+            return
+        try:
+            content = torch.load(path, map_location=self.device, weights_only=True)
+            with torch.no_grad():
+                for name, p in self.trained.items():
+                    p.copy_(content["weights"][name])
+                    self.ema[name].copy_(content["ema"][name])
+            self.optimizer.load_state_dict(content["optimizer"])
+            self.state = State(**content["state"])
+        except Exception as error:  # a truncated or foreign file fails in many ways
+            raise BenchError(f"{path} cannot be resumed ({error}): delete it, or use another out=DIR.") from error
+
+    def _finish(self, figures: dict[str, float]) -> None:
+        from safetensors.torch import save
+
+        if self.fabric.global_rank > 0:
+            return
+        tensors = {name: t.detach().cpu().contiguous() for name, t in self.ema.items()}
+        write_atomic(self.config.out / WEIGHTS, save(tensors))
+        summary = {
+            "steps": self.state.step,
+            "images": self.state.step * self.config.batch,
+            "device_hours": self.state.seconds / 3600,
+            "skipped_steps": self.state.skipped,
+            "parameters": sum(t.numel() for t in tensors.values()),
+            "processes": self.fabric.world_size,
+            "validation": figures,
+            "environment": environment(self.config.device),
+            "config": self.config.record,
+        }
+        if self.device.type == "cuda":
+            summary["peak_memory_bytes"] = torch.cuda.max_memory_allocated(self.device)
+        write_json(self.config.out / "summary.json", summary)
+
+
+def _world() -> int:
+    import os
+
+    return int(os.environ.get("WORLD_SIZE", "1"))

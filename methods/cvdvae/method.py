@@ -1,0 +1,141 @@
+"""Sampling: z_<k from the low-resolution encoder, the other groups from the prior, then the output (paper, eq. 10)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from bench.contract import Degradation, Facts, Method, Noise, register_method
+from bench.errors import BenchError
+from methods.cvdvae.distributions import Gaussian
+from methods.cvdvae.training import low_config, vdvae_config
+from methods.cvdvae.vdvae import TopDownBlock, Vdvae
+from methods.cvdvae.weights import find_weights, load_weights
+
+Output = Literal["draw", "mean", "mode"]
+
+
+@torch.no_grad()
+def super_resolve(
+    model: Vdvae, y: Tensor, n: int, tau: float, noise: Noise, tau_scope: str = "prior", output: Output = "draw"
+) -> Tensor:
+    """Sample p_SR(x | y) of eq. (10).
+
+    Args:
+        model: a VD-VAE with a low-resolution encoder.
+        y: [B, 3, h, w] in [0, 1].
+        n: samples per image; y is encoded once for all of them.
+        tau: temperature.
+        noise: draws [B, n, ...].
+        tau_scope: "prior" applies tau to the groups >= k (as the authors' code), "all" to q_psi as well.
+        output: "draw" from the mixture of logistics (as the authors' code), its "mean" or its "mode".
+
+    Returns:
+        [B, n, 3, H, H] in [0, 1], neither projected nor rounded.
+
+    """
+    assert model.low is not None
+    k, size, mixtures = model.low.k, model.config.size, model.config.mixtures
+    features = model.encoder_y(model.normalise(y))
+    # what a branch makes of y's features is the same for all samples of an image
+    projected = [block.enc_y.project(features[block.resolution]) for block in model.decoder.blocks[:k]]
+
+    def choose(l: int, block: TopDownBlock, state: Tensor, prior: Gaussian) -> Tensor:
+        if l < k:
+            low = projected[l] if l == 0 else projected[l].repeat_interleave(n, 0)
+            distribution = Gaussian(*block.enc_y.with_projected(state, low).chunk(2, 1))
+            if l == 0:  # nothing has been drawn yet: one state for all samples of an image
+                distribution = Gaussian(*(t.repeat_interleave(n, 0) for t in distribution))
+        else:
+            distribution = prior
+        normal = noise.normal(block.zdim, block.resolution, block.resolution).flatten(0, 1)
+        return distribution.draw(normal, tau if l >= k or tau_scope == "all" else 1.0)
+
+    mixture = model.mixture(model.decoder(choose).float())
+    if output == "draw":
+        x = mixture.draw(
+            noise.uniform(mixtures, size, size).flatten(0, 1), noise.uniform(3, size, size).flatten(0, 1)
+        )
+    else:
+        x = mixture.mean() if output == "mean" else mixture.mode()
+    return ((x + 1) / 2).unflatten(0, (len(y), n))
+
+
+@register_method("cvdvae")
+class Cvdvae(Method):
+    """CVDVAE with the weights of one prior and one low-resolution encoder per scale.
+
+    Args:
+        prior: keys of :class:`methods.cvdvae.vdvae.VdvaeConfig`.
+        prior_weights: file; a bare name is looked for among the shipped weights.
+        low: scale to keys of :class:`methods.cvdvae.vdvae.LowResolutionConfig`.
+        low_weights: scale to file.
+        tau_scope: "prior" or "all".
+        output: "draw", "mean" or "mode".
+        project: whether samples are made consistent with y exactly (paper, section 4.1), before clipping.
+
+    """
+
+    facts = Facts(
+        title="CVDVAE",
+        scales=(4, 8),
+        citation="Prost et al., VISAPP 2024 (github:jprost76/srvdvae); VD-VAE: Child, ICLR 2021 (github:openai/vdvae)",
+        weights_licence="MIT (shipped); MIT (VD-VAE, OpenAI)",
+    )
+
+    def __init__(
+        self,
+        prior: Mapping[str, Any],
+        prior_weights: str,
+        low: Mapping[int, Mapping[str, Any]],
+        low_weights: Mapping[int, str],
+        tau_scope: str = "prior",
+        output: Output = "draw",
+        project: bool = True,
+    ) -> None:
+        for name, value, options in (
+            ("tau_scope", tau_scope, ("prior", "all")),
+            ("output", output, ("draw", "mean", "mode")),
+        ):
+            if value not in options:
+                raise BenchError(f"{name}={value} is not one of {', '.join(options)}.")
+        self.config = vdvae_config(prior)
+        self.prior_weights = prior_weights
+        self.low = {int(s): low_config(c) for s, c in low.items()}
+        self.low_weights = {int(s): w for s, w in low_weights.items()}
+        self.tau_scope = tau_scope
+        self.output: Output = output
+        self.project = project
+        self._files: list[Path] = []
+
+    def prepare(self, degradation: Degradation, device: torch.device) -> None:
+        """Build the network for one scale and load its two files."""
+        scale = degradation.scale
+        if degradation.size != self.config.size:
+            raise BenchError(
+                f"This prior makes images of {self.config.size} pixels, the dataset has {degradation.size}: "
+                f"add dataset.size={self.config.size}, or use another prior."
+            )
+        if scale not in self.low or scale not in self.low_weights:
+            raise BenchError(f"There is no low-resolution encoder for x{scale}: train one with method=cvdvae scale={scale}.")
+        self.degradation = degradation
+        self.model = Vdvae(self.config, self.low[scale])
+        self._files = [find_weights(self.prior_weights), find_weights(self.low_weights[scale])]
+        load_weights(self.model, self._files[0], part="prior")
+        load_weights(self.model, self._files[1], part="low")
+        self.model.eval().requires_grad_(False).to(device)
+
+    def sample(self, y: Tensor, n: int, tau: float | None, noise: Noise) -> Tensor:
+        """Sample; see :func:`super_resolve`."""
+        x = super_resolve(self.model, y, n, 1.0 if tau is None else tau, noise, self.tau_scope, self.output)
+        if self.project:
+            x = self.degradation.project(x, y[:, None])
+        return x.clamp(0, 1)
+
+    def weights(self) -> Sequence[Path]:
+        """The two files."""
+        return self._files

@@ -1,0 +1,141 @@
+"""What is trained: the VD-VAE prior, and CVDVAE's low-resolution encoder on top of a frozen prior."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bench.contract import BatchNoise, Trainable, register_trainable
+from methods.cvdvae.distributions import Gaussian
+from methods.cvdvae.vdvae import LowResolutionConfig, TopDownBlock, Vdvae, VdvaeConfig
+from methods.cvdvae.weights import load_weights
+
+
+def vdvae_config(settings: Mapping[str, Any]) -> VdvaeConfig:
+    """Make the prior's configuration from plain settings."""
+    return VdvaeConfig(**{**settings, "widths": {int(k): int(v) for k, v in (settings.get("widths") or {}).items()}})
+
+
+def low_config(settings: Mapping[str, Any]) -> LowResolutionConfig:
+    """Make the low-resolution encoder's configuration from plain settings."""
+    widths = {int(k): int(v) for k, v in (settings.get("widths") or {}).items()}
+    return LowResolutionConfig(**{**settings, "widths": widths})
+
+
+def _posterior_draw(noise: BatchNoise) -> Any:
+    def draw(l: int, q: Gaussian) -> Tensor:
+        return q.draw(noise.normal(*q.mean.shape[1:]))
+
+    return draw
+
+
+def _output(model: Vdvae, parameters: Tensor, noise: BatchNoise) -> Tensor:
+    size, mixtures = model.config.size, model.config.mixtures
+    drawn = model.mixture(parameters.float()).draw(noise.uniform(mixtures, size, size), noise.uniform(3, size, size))
+    return (drawn + 1) / 2
+
+
+@register_trainable("vdvae")
+class VdvaeTraining(Trainable):
+    """Maximise the ELBO of a VD-VAE (Child 2021); losses in bits per dimension.
+
+    Args:
+        prior: keys of :class:`VdvaeConfig`.
+        weights: file to begin with, or None.
+
+    """
+
+    def __init__(self, prior: Mapping[str, Any], weights: str | None = None) -> None:
+        super().__init__()
+        self.model = Vdvae(vdvae_config(prior))
+        if weights:
+            load_weights(self.model, weights)
+
+    def trained(self) -> dict[str, nn.Parameter]:
+        """All parameters, by the names of the published checkpoints."""
+        return dict(self.model.named_parameters())
+
+    def forward(self, x: Tensor, y: Tensor | None, noise: BatchNoise) -> dict[str, Tensor]:
+        """Negative ELBO, its distortion and its rate."""
+        distortion, rate = (t.mean() / math.log(2) for t in self.model.elbo(x, _posterior_draw(noise)))
+        return {"loss": distortion + rate, "distortion": distortion, "rate": rate}
+
+    def preview(self, x: Tensor, y: Tensor | None, noise: BatchNoise) -> Tensor:
+        """Unconditional samples at temperature 0.8."""
+
+        def choose(l: int, block: TopDownBlock, state: Tensor, prior: Gaussian) -> Tensor:
+            return prior.draw(noise.normal(*prior.mean.shape[1:]), 0.8)
+
+        return _output(self.model, self.model.decoder(choose), noise)
+
+
+@register_trainable("cvdvae")
+class CvdvaeTraining(Trainable):
+    """Fit q_psi(z_<k | y) to the prior's own encoder (paper, eq. 13 and 14); everything else is frozen.
+
+    Args:
+        prior: keys of :class:`VdvaeConfig`.
+        prior_weights: file of the prior.
+        low: keys of :class:`LowResolutionConfig`.
+        normalisation: "group" averages each group's KL over its elements and sums over groups, as the authors' code;
+            "dimension" sums over all elements (eq. 13), per dimension of the image.
+        weights: file of the low-resolution encoder to begin with, or None.
+
+    """
+
+    scaled = True
+
+    def __init__(
+        self,
+        prior: Mapping[str, Any],
+        prior_weights: str,
+        low: Mapping[str, Any],
+        normalisation: str = "group",
+        weights: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.model = Vdvae(vdvae_config(prior), low_config(low))
+        self.normalisation = normalisation
+        load_weights(self.model, prior_weights, part="prior")
+        self.model.start_low_from_prior()
+        if weights:
+            load_weights(self.model, weights, part="low")
+
+    def trained(self) -> dict[str, nn.Parameter]:
+        """The low-resolution encoder: its bottom-up network and its branches."""
+        return {name: p for name, p in self.model.named_parameters() if is_low(name)}
+
+    def forward(self, x: Tensor, y: Tensor | None, noise: BatchNoise) -> dict[str, Tensor]:
+        """KL divergence of eq. (14) with z drawn from q_phi(. | x)."""
+        assert y is not None
+        kls = self.model.match(x, y, _posterior_draw(noise))
+        if self.normalisation == "group":
+            loss = torch.stack([kl.mean() for kl in kls]).sum()
+        else:
+            loss = torch.stack([kl.sum((1, 2, 3)).mean() for kl in kls]).sum() / x[0].numel()
+        return {"loss": loss, "kl_first": kls[0].mean(), "kl_last": kls[-1].mean()}
+
+    def preview(self, x: Tensor, y: Tensor | None, noise: BatchNoise) -> Tensor:
+        """Super-resolved images at temperature 0.8 of the prior's groups."""
+        assert y is not None
+        model = self.model
+        features = model.encoder_y(model.normalise(y))
+        assert model.low is not None
+        k = model.low.k
+
+        def choose(l: int, block: TopDownBlock, state: Tensor, prior: Gaussian) -> Tensor:
+            normal = noise.normal(*prior.mean.shape[1:])
+            if l >= k:
+                return prior.draw(normal, 0.8)
+            return block.posterior(block.enc_y, state, features[block.resolution]).draw(normal)
+
+        return _output(model, model.decoder(choose), noise)
+
+
+def is_low(name: str) -> bool:
+    """Whether a parameter belongs to the low-resolution encoder."""
+    return name.startswith("encoder_y.") or ".enc_y." in name
