@@ -10,7 +10,9 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
@@ -33,6 +35,7 @@ Commands:
   run       run methods over a dataset; write tables and figures     [hydra overrides]
   check     run the contract on one method                           method=NAME [hydra overrides]
   train     train a method                                           method=NAME [hydra overrides]
+  figure    compute a figure from a method                           NAME [hydra overrides]
   tables    make the tables and figures of a run directory again     RUN_DIR
   methods   list the methods
   metrics   list the metrics
@@ -126,14 +129,51 @@ def _train(words: list[str]) -> int:
 
         torch.manual_seed(cfg.seed)  # initial weights
         module, config = read_training(cfg)
-        with RunDir(config.out).lock():
+        first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun has started
+        with RunDir(config.out).lock() if first else nullcontext():
             state = Trainer(module, config).fit()
-        print(f"{state.step} steps, {state.seconds / 3600:.2f} device-hours, {state.skipped} skipped. Weights: {config.out}")
+        if not first:
+            return 0
+        print(
+            f"{state.step} steps, {state.seconds / 3600:.2f} device-hours, {state.skipped} skipped. Weights: {config.out}"
+        )
         return 0
 
     from bench.store import RunDir
 
     return _hydra("train", words, task)
+
+
+def _figure(words: list[str]) -> int:
+    def task(cfg: DictConfig) -> int:
+        from matplotlib.figure import Figure
+
+        from bench.config import resolve_device
+        from bench.contract import studies
+        from bench.figures import save
+        from bench.store import write_atomic
+
+        missing = sorted(OmegaConf.missing_keys(cfg))
+        if missing:
+            raise BenchError(f"{missing[0]} has no value: add {missing[0]}=VALUE.")
+        import torch
+
+        settings: dict[str, Any] = OmegaConf.to_container(cfg.study, resolve=True)  # type: ignore[assignment]
+        study = studies.get(settings.pop("name"))(**settings)
+        frame = study.compute(int(cfg.seed), torch.device(resolve_device(cfg.device)))
+        out = Path(cfg.out or f"results/figures/{cfg.study.name}")
+        write_atomic(out.with_suffix(".csv"), frame.to_csv(index=False))
+        figure = Figure(figsize=(5, 3.5), layout="constrained")
+        study.plot(frame, figure.add_subplot())
+        save(figure, out)
+        print(f"{out}.csv, {out}.png, {out}.pdf")
+        return 0
+
+    if words and "=" not in words[0] and not words[0].startswith("-"):
+        words = [f"study={words[0]}", *words[1:]]
+    elif not any(w.startswith("-") for w in words):
+        raise BenchError("figure needs a name: python -m bench figure uk.")
+    return _hydra("figure", words, task)
 
 
 def _tables(words: list[str]) -> int:
@@ -212,12 +252,13 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "run": _run,
     "check": _check,
     "train": _train,
+    "figure": _figure,
     "tables": _tables,
     "methods": _methods,
     "metrics": _metrics,
     "data": _data,
 }
-HYDRA_COMMANDS = ("run", "check", "train")
+HYDRA_COMMANDS = ("run", "check", "train", "figure")
 
 
 def _hydra(config_name: str, words: list[str], task: Callable[[DictConfig], int]) -> int:

@@ -22,7 +22,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -30,16 +30,23 @@ from torch import Tensor, nn
 from bench.degradation import Degradation
 from bench.registry import Registry
 
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
 __all__ = [
     "BatchNoise",
     "Degradation",
     "Facts",
     "Method",
     "Noise",
+    "Study",
     "Trainable",
     "methods",
     "register_method",
+    "register_study",
     "register_trainable",
+    "studies",
     "trainables",
 ]
 
@@ -144,7 +151,9 @@ register_method = methods.register
 
 
 class Trainable(nn.Module, ABC):
-    """A network that ``python -m bench train method=NAME`` fits; its constructor takes the keys of ``network``.
+    """A network that ``python -m bench train method=NAME`` fits.
+
+    Its constructor takes the keys of ``method.network``, and ``scale`` if it is `scaled`.
 
     Register with :func:`register_trainable`. The trainer knows nothing else of a method::
 
@@ -200,3 +209,22 @@ class BatchNoise:
 
 trainables: Registry[Trainable] = Registry("trainable method", package="methods", group="bench.methods")
 register_trainable = trainables.register
+
+
+class Study(ABC):
+    """A figure that is computed from a method rather than from a run: ``python -m bench figure NAME``.
+
+    Its constructor takes the keys of ``configs/study/NAME.yaml``. Register with :func:`register_study`.
+    """
+
+    @abstractmethod
+    def compute(self, seed: int, device: torch.device) -> pd.DataFrame:
+        """Return the figures, one observation per row."""
+
+    @abstractmethod
+    def plot(self, frame: pd.DataFrame, axes: Axes) -> None:
+        """Draw what `compute` returned."""
+
+
+studies: Registry[Study] = Registry("figure", package="methods", group="bench.methods")
+register_study = studies.register

@@ -50,7 +50,7 @@ def read_training(cfg: DictConfig) -> tuple[Trainable, TrainConfig]:
     scale = None if raw["scale"] is None else _whole(raw["scale"], "scale", 2)
     if cls.scaled and scale is None:
         raise BenchError(f"{method['name']} is trained for one scale: add scale=4 or scale=8.")
-    known = [p for p in inspect.signature(cls).parameters]
+    known = [p for p in inspect.signature(cls).parameters if p != "scale"]
     for key in method["network"]:
         if key not in known:
             raise BenchError(f"method.network.{key} is no setting of {method['name']}.{near_matches(key, known)}")
@@ -91,4 +91,4 @@ def read_training(cfg: DictConfig) -> tuple[Trainable, TrainConfig]:
         val_every=_integer(raw, "val_every", 1),
         record=record,
     )
-    return cls(**method["network"]), config
+    return cls(**method["network"], **({"scale": scale} if cls.scaled else {})), config

@@ -121,4 +121,4 @@ def to_tensor(images: np.ndarray, flips: np.ndarray | None, device: torch.device
     if flips is not None and flips.any():
         mirrored = torch.from_numpy(flips).to(device)
         x = torch.where(mirrored[:, None, None, None], x.flip(-1), x)
-    return x
+    return x.contiguous(memory_format=torch.channels_last)

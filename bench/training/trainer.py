@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 import time
 from dataclasses import dataclass
@@ -44,6 +45,7 @@ class TrainConfig:
         schedule: constant, cosine (to zero at `steps`) or plateau (factor 0.1 after `patience` validations).
         clip: largest norm of the gradient.
         skip: a step with a larger norm, or one that is not finite, is skipped; None for none.
+        ema: decay of the averaged weights, shorter at first: min(ema, (1 + step) / (10 + step)).
         precision: 32 or bf16.
 
     """
@@ -96,12 +98,14 @@ class Trainer:
         kind = torch.device(config.device).type
         precision = {"32": "32-true", "bf16": "bf16-mixed"}[config.precision]
         try:
-            # torchrun's environment tells Fabric how many processes there are
+            here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # set by torchrun
+            self.logger = TensorBoardLogger(config.out, name="", version="tensorboard")
             self.fabric = Fabric(
                 accelerator=kind,
-                devices="auto" if kind == "cuda" and _world() > 1 else 1,
+                devices=here,
+                num_nodes=int(os.environ.get("WORLD_SIZE", "1")) // here,
                 precision=precision,  # type: ignore[arg-type]
-                loggers=TensorBoardLogger(config.out, name="", version="tensorboard"),
+                loggers=self.logger,
             )
             self.fabric.launch()
         except MisconfigurationException as error:
@@ -112,6 +116,7 @@ class Trainer:
         share = config.batch // world
         self.rows = slice(rank * share, (rank + 1) * share)
         self.module = module
+        module.to(memory_format=torch.channels_last)
         trained = module.trained()
         module.requires_grad_(False)
         for parameter in trained.values():
@@ -122,7 +127,6 @@ class Trainer:
         self.network, self.optimizer = self.fabric.setup(module, optimizer)
         self.trained = {name: p for name, p in module.trained().items()}
         self.ema = {name: p.detach().clone() for name, p in self.trained.items()}
-        self._average = get_ema_multi_avg_fn(config.ema)
         self.state = State()
 
     @property
@@ -199,11 +203,19 @@ class Trainer:
         # every process sees the same averaged gradient, so that all skip together
         if torch.isfinite(norm) and (c.skip is None or norm < c.skip):
             self.optimizer.step()
-            self._average(list(self.ema.values()), [p.detach() for p in self.trained.values()], 0)
+            # a short memory at first, so that the average forgets the initial weights
+            decay = min(c.ema, (1 + self.state.step) / (10 + self.state.step))
+            get_ema_multi_avg_fn(decay)(list(self.ema.values()), [p.detach() for p in self.trained.values()], 0)
         else:
             self.state.skipped += 1
-        figures = {name: float(self.fabric.all_reduce(v.detach().float())) for name, v in losses.items()}
+        figures = {name: self._mean(v.detach()) for name, v in losses.items()}
         return {k: v for k, v in figures.items() if math.isfinite(v)} | {"norm": min(float(norm), 1e9)}
+
+    def _mean(self, value: Tensor) -> float:
+        """Mean of a scalar over all processes."""
+        reduced = self.fabric.all_reduce(value.float())
+        assert isinstance(reduced, Tensor)
+        return float(reduced)
 
     def _lr(self) -> float:
         c, step = self.config, self.state.step
@@ -241,7 +253,7 @@ class Trainer:
                 drawn = self.module.preview(x, y, noise)
                 losses["lr_rmse"] = 255 * (degradation.down(drawn) - y).square().mean().sqrt()
             for name, value in losses.items():
-                totals[name] = totals.get(name, 0.0) + float(self.fabric.all_reduce(value.float())) * len(batch)
+                totals[name] = totals.get(name, 0.0) + self._mean(value) * len(batch)
             totals["lr_rmse_n"] = totals.get("lr_rmse_n", 0) + (len(batch) if "lr_rmse" in losses else 0)
             count += len(batch)
         rmse_count = totals.pop("lr_rmse_n", 0)
@@ -267,7 +279,7 @@ class Trainer:
         rows = [x] if y is None or degradation is None else [nn.functional.interpolate(y, x.shape[-1]), x]
         rows += [self.module.preview(x, y, BatchNoise(k, len(x), whole, self.device)) for k in range(3)]
         grid = make_grid(torch.cat(rows).clamp(0, 1).float().cpu(), nrow=len(x), padding=1)
-        self.fabric.logger.experiment.add_image("samples", grid, self.state.step)
+        self.logger.experiment.add_image("samples", grid, self.state.step)
         from bench.degradation import to_uint8
         from bench.store import write_png
 
@@ -346,9 +358,3 @@ class Trainer:
         if self.device.type == "cuda":
             summary["peak_memory_bytes"] = torch.cuda.max_memory_allocated(self.device)
         write_json(self.config.out / "summary.json", summary)
-
-
-def _world() -> int:
-    import os
-
-    return int(os.environ.get("WORLD_SIZE", "1"))

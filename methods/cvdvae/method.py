@@ -57,9 +57,7 @@ def super_resolve(
 
     mixture = model.mixture(model.decoder(choose).float())
     if output == "draw":
-        x = mixture.draw(
-            noise.uniform(mixtures, size, size).flatten(0, 1), noise.uniform(3, size, size).flatten(0, 1)
-        )
+        x = mixture.draw(noise.uniform(mixtures, size, size).flatten(0, 1), noise.uniform(3, size, size).flatten(0, 1))
     else:
         x = mixture.mean() if output == "mean" else mixture.mode()
     return ((x + 1) / 2).unflatten(0, (len(y), n))
@@ -121,7 +119,9 @@ class Cvdvae(Method):
                 f"add dataset.size={self.config.size}, or use another prior."
             )
         if scale not in self.low or scale not in self.low_weights:
-            raise BenchError(f"There is no low-resolution encoder for x{scale}: train one with method=cvdvae scale={scale}.")
+            raise BenchError(
+                f"There is no low-resolution encoder for x{scale}: train one with method=cvdvae scale={scale}."
+            )
         self.degradation = degradation
         self.model = Vdvae(self.config, self.low[scale])
         self._files = [find_weights(self.prior_weights), find_weights(self.low_weights[scale])]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.contract import BatchNoise, Trainable, register_trainable
+from bench.errors import BenchError
 from methods.cvdvae.distributions import Gaussian
 from methods.cvdvae.vdvae import LowResolutionConfig, TopDownBlock, Vdvae, VdvaeConfig
 from methods.cvdvae.weights import load_weights
@@ -80,7 +81,8 @@ class CvdvaeTraining(Trainable):
     Args:
         prior: keys of :class:`VdvaeConfig`.
         prior_weights: file of the prior.
-        low: keys of :class:`LowResolutionConfig`.
+        low: scale to keys of :class:`LowResolutionConfig`.
+        scale: the scale factor to train for.
         normalisation: "group" averages each group's KL over its elements and sums over groups, as the authors' code;
             "dimension" sums over all elements (eq. 13), per dimension of the image.
         weights: file of the low-resolution encoder to begin with, or None.
@@ -93,12 +95,16 @@ class CvdvaeTraining(Trainable):
         self,
         prior: Mapping[str, Any],
         prior_weights: str,
-        low: Mapping[str, Any],
+        low: Mapping[int, Mapping[str, Any]],
+        scale: int,
         normalisation: str = "group",
         weights: str | None = None,
     ) -> None:
         super().__init__()
-        self.model = Vdvae(vdvae_config(prior), low_config(low))
+        encoders = {int(s): low_config(c) for s, c in low.items()}
+        if scale not in encoders:
+            raise BenchError(f"scale={scale} has no low-resolution encoder: add method.network.low.{scale}.")
+        self.model = Vdvae(vdvae_config(prior), encoders[scale])
         self.normalisation = normalisation
         load_weights(self.model, prior_weights, part="prior")
         self.model.start_low_from_prior()

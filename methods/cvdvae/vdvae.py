@@ -247,7 +247,7 @@ class Decoder(nn.Module):
         States have the batch size 1 until the first latents, whose batch size is that of everything after them: what
         does not depend on an image or a sample is computed once.
         """
-        xs: Features = {b.shape[-1]: b for b in self.bias_xs}  # type: ignore[misc]
+        xs: Features = {b.shape[-1]: b for b in self.bias_xs}
         for l, block in enumerate(self.blocks[:groups]):
             x = block.begin(xs)
             prior, more = block.prior_of(x)

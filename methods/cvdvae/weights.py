@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from bench.errors import BenchError
 
-
 SHIPPED = Path(__file__).parent / "shipped"
 
 
@@ -47,7 +46,11 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
     state = content.get("state_dict", content) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise BenchError(f"{path} is no state dict: expected names and tensors.")
-    return {k.removeprefix("module.").removeprefix("cvae."): v for k, v in state.items() if k.split(".")[-1] not in ("shift", "scale")}
+    return {
+        k.removeprefix("module.").removeprefix("cvae."): v
+        for k, v in state.items()
+        if k.split(".")[-1] not in ("shift", "scale")
+    }
 
 
 def load_weights(model: nn.Module, path: str | Path, part: str = "all") -> None:
