@@ -134,9 +134,7 @@ def _train(words: list[str]) -> int:
             state = Trainer(module, config).fit()
         if not first:
             return 0
-        print(
-            f"{state.step} steps, {state.seconds / 3600:.2f} device-hours, {state.skipped} skipped. Weights: {config.out}"
-        )
+        print(f"{state.step} steps, {state.seconds / 3600:.2f} device-hours, {state.skipped} skipped: {config.out}")
         return 0
 
     from bench.store import RunDir

@@ -95,7 +95,7 @@ def _load_or_neighbour(dataset: Dataset, number: int, neighbour: np.ndarray | No
 
 
 class Order:
-    """Which image of the pool each step sees: a seeded permutation per epoch, flips included; a function of the step."""
+    """Which images of the pool a step sees, and which are mirrored: a seeded function of the step alone."""
 
     def __init__(self, count: int, batch: int, seed: int, flip: bool) -> None:
         if count < batch:

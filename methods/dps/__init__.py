@@ -1,0 +1,6 @@
+"""Diffusion posterior sampling (Chung et al. 2023; github:DPS2022/diffusion-posterior-sampling).
+
+scripts/compare_dps.py runs the published code beside this.
+"""
+
+from methods.dps import training  # noqa: F401 -- registers

@@ -1,0 +1,101 @@
+"""Run the published DPS code beside ours, with the same random weights and the same noise.
+
+    python scripts/compare_dps.py CHECKOUT_OF_DPS2022/diffusion-posterior-sampling [--size full] [--steps 50]
+
+Prints the largest relative error of the U-Net's output and of a whole guided trajectory with our degradation, float32.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bench.degradation import Degradation
+from methods.dps.sampler import TRAIN_STEPS, make_scheduler, posterior_sample
+from methods.dps.unet import UnetConfig, from_guided_diffusion, make_unet
+
+SMALL = UnetConfig(size=32, channels=32, multipliers=(1, 2, 2), blocks=1, attention=(16,), head_channels=16)
+
+
+def fill(module: nn.Module) -> None:
+    """Random weights everywhere (the published initialisation is zero in many places), small enough to be stable."""
+    for i, (name, p) in enumerate(sorted(module.named_parameters())):
+        drawn = torch.randn(p.shape, generator=torch.Generator().manual_seed(i))
+        with torch.no_grad():
+            if p.ndim > 1:
+                p.copy_(0.5 * p[0].numel() ** -0.5 * drawn)
+            else:  # norms keep a gain of about 1
+                p.copy_(0.05 * drawn + float(name.endswith("weight")))
+
+
+def error(a: Tensor, b: Tensor) -> float:
+    """Largest difference relative to the largest value."""
+    return float((a - b).abs().max() / b.abs().max())
+
+
+def main() -> None:
+    """Print the comparison."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkout", type=Path)
+    parser.add_argument("--size", choices=("small", "full"), default="small")
+    parser.add_argument("--steps", type=int, default=50)
+    arguments = parser.parse_args()
+    sys.path.insert(0, str(arguments.checkout))
+    images = types.ModuleType("util.img_utils")  # only used to save pictures; needs packages of its own
+    images.clear_color = None  # type: ignore[attr-defined]
+    images.dynamic_thresholding = None  # type: ignore[attr-defined]
+    sys.modules["util.img_utils"] = images
+    from guided_diffusion.gaussian_diffusion import create_sampler  # type: ignore[import-not-found]
+    from guided_diffusion.unet import create_model  # type: ignore[import-not-found]
+
+    config = UnetConfig() if arguments.size == "full" else SMALL
+    theirs = create_model(
+        image_size=config.size, num_channels=config.channels, num_res_blocks=config.blocks,
+        channel_mult=",".join(map(str, config.multipliers)), learn_sigma=True, attention_resolutions=16,
+        num_heads=4, num_head_channels=config.head_channels, use_scale_shift_norm=True, resblock_updown=True,
+    )  # fmt: skip
+    fill(theirs)
+    theirs.eval()
+    ours = make_unet(config).eval()
+    ours.load_state_dict(from_guided_diffusion(theirs.state_dict(), config))
+    x = torch.randn(2, 3, config.size, config.size, generator=torch.Generator().manual_seed(0))
+    t = torch.tensor([700, 3])
+    with torch.no_grad():
+        print(f"U-Net {arguments.size}: {error(ours(x, t).sample, theirs(x, t)):.1e}")
+
+    degradation = Degradation(4, config.size)
+    y = degradation.observe(torch.rand(1, 3, config.size, config.size, generator=torch.Generator().manual_seed(1)))
+    sampler = create_sampler(
+        "ddpm", TRAIN_STEPS, "linear", "epsilon", "learned_range", False, True, False, str(arguments.steps)
+    )
+    noise = torch.Generator().manual_seed(3)
+    real = torch.randn_like
+
+    def condition(x_t: Tensor, measurement: Tensor, noisy_measurement: Tensor, x_prev: Tensor, x_0_hat: Tensor) -> Any:
+        distance = torch.linalg.norm(measurement - degradation.down(x_0_hat))
+        return x_t - 0.3 * torch.autograd.grad(distance, x_prev)[0], distance
+
+    def drawn(like: Tensor) -> Tensor:
+        if like.shape[-1] != config.size:
+            return torch.zeros_like(like)  # the noisy measurement, which the method does not use
+        return torch.randn(like.shape, generator=noise)
+
+    torch.randn_like = drawn  # type: ignore[assignment]
+    try:
+        reference = sampler.p_sample_loop(theirs, x[:1].clone(), 2 * y - 1, condition, False, "")
+    finally:
+        torch.randn_like = real
+    mine = posterior_sample(
+        ours, make_scheduler(arguments.steps), y, degradation, x[:1].clone(), [torch.Generator().manual_seed(3)], 0.3
+    )
+    print(f"trajectory of {arguments.steps} steps, {arguments.size}: {error(mine, reference):.1e}")
+
+
+if __name__ == "__main__":
+    main()
