@@ -278,7 +278,8 @@ class Trainer:
         whole = slice(0, len(x))
         rows = [x] if y is None or degradation is None else [nn.functional.interpolate(y, x.shape[-1]), x]
         rows += [self.module.preview(x, y, BatchNoise(k, len(x), whole, self.device)) for k in range(3)]
-        grid = make_grid(torch.cat(rows).clamp(0, 1).float().cpu(), nrow=len(x), padding=1)
+        shown = torch.cat(rows).float().nan_to_num(0.0).clamp(0, 1).cpu()
+        grid = make_grid(shown, nrow=len(x), padding=1)
         self.logger.experiment.add_image("samples", grid, self.state.step)
         from bench.degradation import to_uint8
         from bench.store import write_png

@@ -107,7 +107,6 @@ class CvdvaeTraining(Trainable):
         self.model = Vdvae(vdvae_config(prior), encoders[scale])
         self.normalisation = normalisation
         load_weights(self.model, prior_weights, part="prior")
-        self.model.start_low_from_prior()
         if weights:
             load_weights(self.model, weights, part="low")
 

@@ -334,9 +334,3 @@ class Vdvae(nn.Module):
 
         self.decoder.run(choose, self.low.k)
         return kls
-
-    def start_low_from_prior(self) -> None:
-        """Begin each branch of the low-resolution encoder with the weights of the prior's own posterior branch."""
-        assert self.low is not None
-        for block in self.decoder.blocks[: self.low.k]:
-            block.enc_y.load_state_dict(block.enc.state_dict())

@@ -77,13 +77,6 @@ def test_temperature_scope(scope: str) -> None:
     assert (cold < 0.01 * hot) == (scope == "all")
 
 
-def test_posterior_branches_start_from_the_priors_own() -> None:
-    model = ours("small", low=True)
-    model.start_low_from_prior()
-    block = model.decoder.blocks[3]
-    assert all(torch.equal(a, b) for a, b in zip(block.enc.parameters(), block.enc_y.parameters(), strict=True))
-
-
 def test_only_the_low_resolution_encoder_has_gradients() -> None:
     from methods.cvdvae.training import is_low
 
