@@ -24,7 +24,10 @@ from bench.metrics import Evaluation, metrics
 from bench.runner import TOLERANCE, cell_keys, make_method, observe
 
 LEVEL = 1 / 255
-"""One step of an 8-bit image: what batches may differ by (kernels change with the batch size, and so does rounding)."""
+"""One step of an 8-bit image."""
+STRAY = 1e-3
+"""Share of values that may differ by more than a level between batch sizes: kernels change with the batch, and so does
+rounding, which now and then turns a discrete choice (the component of a mixture) in one pixel."""
 N = 3
 
 Verdict = Literal["pass", "fail", "info"]
@@ -152,22 +155,28 @@ def _deterministic(s: _Subject) -> tuple[Verdict, str]:
     return _judge(gap == 0, f"the same call again differs by {gap:.2g}")
 
 
+def _same(what: str, x: Tensor, reference: Tensor) -> tuple[Verdict, str]:
+    """Judge that two ways to the same samples agree, up to rounding."""
+    gap = (x - reference).abs()
+    share = float((gap > LEVEL).float().mean())
+    return _judge(
+        share <= STRAY,
+        f"{what}: {share:.3%} of the values differ by more than a level (allowed {STRAY:.1%}), most {gap.max():.2g}",
+    )
+
+
 def _batch(s: _Subject) -> tuple[Verdict, str]:
-    single = torch.cat([s.draw([i]) for i in range(len(s.ids))])
-    gap = float((single - s.x).abs().max())
-    return _judge(gap <= LEVEL, f"images one by one differ from the batch by {gap:.2g}; allowed {LEVEL:.2g}")
+    return _same("images one by one", torch.cat([s.draw([i]) for i in range(len(s.ids))]), s.x)
 
 
 def _order(s: _Subject) -> tuple[Verdict, str]:
     backwards = s.draw(list(reversed(range(len(s.ids))))).flip(0)
-    gap = float((backwards - s.x).abs().max())
-    return _judge(gap <= LEVEL, f"images in reverse order differ by {gap:.2g}; allowed {LEVEL:.2g}")
+    return _same("images in reverse order", backwards, s.x)
 
 
 def _sample_alone(s: _Subject) -> tuple[Verdict, str]:
     last = s.draw(range(len(s.ids)), [s.n - 1])
-    gap = float((last - s.x[:, -1:]).abs().max())
-    return _judge(gap <= LEVEL, f"sample {s.n - 1} drawn alone differs by {gap:.2g}; allowed {LEVEL:.2g}")
+    return _same(f"sample {s.n - 1} alone", last, s.x[:, -1:])
 
 
 def _spread(x: Tensor) -> float:

@@ -139,7 +139,7 @@ def _train(words: list[str]) -> int:
 
     from bench.store import RunDir
 
-    return _hydra("train", words, task)
+    return _hydra("train", _for_help(words, "method=vdvae"), task)
 
 
 def _figure(words: list[str]) -> int:
@@ -167,6 +167,7 @@ def _figure(words: list[str]) -> int:
         print(f"{out}.csv, {out}.png, {out}.pdf")
         return 0
 
+    words = _for_help(words, "study=uk")
     if words and "=" not in words[0] and not words[0].startswith("-"):
         words = [f"study={words[0]}", *words[1:]]
     elif not any(w.startswith("-") for w in words):
@@ -234,6 +235,13 @@ def _data(words: list[str]) -> int:
     heads = ["name", "title", "images", "licence", "how to get it"]
     print(tabulate(lines, headers=heads, tablefmt="simple", maxcolwidths=[None, None, None, 30, 70]))
     return _broken(datasets.broken)
+
+
+def _for_help(words: list[str], choice: str) -> list[str]:
+    """Show the help of one choice where none is made: hydra's help needs a whole configuration."""
+    key = choice.partition("=")[0] + "="
+    asked = any(w in ("-h", "--help") for w in words) and not any(w.startswith(key) for w in words)
+    return [choice, *words] if asked else words
 
 
 def _parser(command: str, description: str) -> argparse.ArgumentParser:

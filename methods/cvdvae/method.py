@@ -70,8 +70,8 @@ class Cvdvae(Method):
     Args:
         prior: keys of :class:`methods.cvdvae.vdvae.VdvaeConfig`.
         prior_weights: file; a bare name is looked for among the shipped weights.
-        low: scale to keys of :class:`methods.cvdvae.vdvae.LowResolutionConfig`.
-        low_weights: scale to file.
+        low: "x4", "x8" to keys of :class:`methods.cvdvae.vdvae.LowResolutionConfig`.
+        low_weights: "x4", "x8" to file.
         tau_scope: "prior" or "all".
         output: "draw", "mean" or "mode".
         project: whether samples are made consistent with y exactly (paper, section 4.1), before clipping.
@@ -89,8 +89,8 @@ class Cvdvae(Method):
         self,
         prior: Mapping[str, Any],
         prior_weights: str,
-        low: Mapping[int, Mapping[str, Any]],
-        low_weights: Mapping[int, str],
+        low: Mapping[str, Mapping[str, Any]],
+        low_weights: Mapping[str, str | None],
         tau_scope: str = "prior",
         output: Output = "draw",
         project: bool = True,
@@ -103,8 +103,8 @@ class Cvdvae(Method):
                 raise BenchError(f"{name}={value} is not one of {', '.join(options)}.")
         self.config = vdvae_config(prior)
         self.prior_weights = prior_weights
-        self.low = {int(s): low_config(c) for s, c in low.items()}
-        self.low_weights = {int(s): w for s, w in low_weights.items()}
+        self.low = {name: low_config(c) for name, c in low.items()}
+        self.low_weights = dict(low_weights)
         self.tau_scope = tau_scope
         self.output: Output = output
         self.project = project
@@ -118,13 +118,15 @@ class Cvdvae(Method):
                 f"This prior makes images of {self.config.size} pixels, the dataset has {degradation.size}: "
                 f"add dataset.size={self.config.size}, or use another prior."
             )
-        if scale not in self.low or scale not in self.low_weights:
+        low, file = self.low.get(f"x{scale}"), self.low_weights.get(f"x{scale}")
+        if low is None or file is None:
             raise BenchError(
-                f"There is no low-resolution encoder for x{scale}: train one with method=cvdvae scale={scale}."
+                f"There is no low-resolution encoder for x{scale}: train one with python -m bench train method=cvdvae "
+                f"scale={scale} and give its file as low_weights.x{scale}."
             )
         self.degradation = degradation
-        self.model = Vdvae(self.config, self.low[scale])
-        self._files = [find_weights(self.prior_weights), find_weights(self.low_weights[scale])]
+        self.model = Vdvae(self.config, low)
+        self._files = [find_weights(self.prior_weights), find_weights(file)]
         load_weights(self.model, self._files[0], part="prior")
         load_weights(self.model, self._files[1], part="low")
         self.model.eval().requires_grad_(False).to(device)

@@ -81,7 +81,7 @@ class CvdvaeTraining(Trainable):
     Args:
         prior: keys of :class:`VdvaeConfig`.
         prior_weights: file of the prior.
-        low: scale to keys of :class:`LowResolutionConfig`.
+        low: "x4", "x8" to keys of :class:`LowResolutionConfig`.
         scale: the scale factor to train for.
         normalisation: "group" averages each group's KL over its elements and sums over groups, as the authors' code;
             "dimension" sums over all elements (eq. 13), per dimension of the image.
@@ -95,16 +95,15 @@ class CvdvaeTraining(Trainable):
         self,
         prior: Mapping[str, Any],
         prior_weights: str,
-        low: Mapping[int, Mapping[str, Any]],
+        low: Mapping[str, Mapping[str, Any]],
         scale: int,
         normalisation: str = "group",
         weights: str | None = None,
     ) -> None:
         super().__init__()
-        encoders = {int(s): low_config(c) for s, c in low.items()}
-        if scale not in encoders:
-            raise BenchError(f"scale={scale} has no low-resolution encoder: add method.network.low.{scale}.")
-        self.model = Vdvae(vdvae_config(prior), encoders[scale])
+        if f"x{scale}" not in low:
+            raise BenchError(f"scale={scale} has no low-resolution encoder: add method.network.low.x{scale}.")
+        self.model = Vdvae(vdvae_config(prior), low_config(low[f"x{scale}"]))
         self.normalisation = normalisation
         load_weights(self.model, prior_weights, part="prior")
         if weights:

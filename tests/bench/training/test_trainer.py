@@ -113,8 +113,8 @@ def test_cvdvae_trains_the_low_resolution_encoder_only(tmp_path: Path) -> None:
     words = [w for w in TINY if w != "method=vdvae"]
     low = [
         "method=cvdvae", "scale=4", f"method.network.prior_weights={tmp_path / 'prior' / 'weights.safetensors'}",
-        "method.network.low.4.encoder=\"8x1,8d2,4d4,1x1\"", "method.network.low.4.k=3", "method.network.low.4.width=8",
-        "method.network.low.4.widths=null",
+        "method.network.low.x4.encoder=\"8x1,8d2,4d4,1x1\"", "method.network.low.x4.k=3",
+        "method.network.low.x4.width=8", "method.network.low.x4.widths=null",
     ]  # fmt: skip
     out = tmp_path / "low"
     assert main(["train", *low, *words, "steps=3", f"out={out}"]) == 0
