@@ -73,9 +73,7 @@ def test_adjoint(operator: Degradation, x: torch.Tensor) -> None:
 
 
 def test_pinv_is_moore_penrose(operator: Degradation) -> None:
-    dense = np.kron(resize_matrix(64, operator.low_size)[:4, :16], [[1.0]])  # one side; full rank
     np.testing.assert_allclose(np.linalg.pinv(resize_matrix(64, operator.low_size)), operator._pinv.numpy(), atol=1e-10)
-    assert np.linalg.matrix_rank(dense) == 4
 
 
 @pytest.mark.parametrize("size", [64, 256])
