@@ -82,13 +82,17 @@ class Noise:
     else: not on the batch, its order, the device or the other samples. All randomness of a method comes from here.
     Streams are drawn on the CPU so that every device sees the same numbers. (The idea of per-image generators is
     EDM2's, github:NVlabs/edm2 generate_images.py.)
+
+    Attributes:
+        streams: the generators [B * n], image by image, for libraries that take one generator per row.
+
     """
 
     def __init__(self, seed: int, ids: Sequence[str], samples: Sequence[int], device: torch.device | str = "cpu"):
         self.ids = tuple(ids)
         self.samples = tuple(samples)
         self.device = torch.device(device)
-        self._streams = [torch.Generator().manual_seed(_stream_seed(seed, i, j)) for i in ids for j in samples]
+        self.streams = [torch.Generator().manual_seed(_stream_seed(seed, i, j)) for i in ids for j in samples]
 
     def normal(self, *shape: int) -> Tensor:
         """Standard normal float32 [B, n, *shape] on the device."""
@@ -99,7 +103,7 @@ class Noise:
         return self._draw(shape, torch.rand)
 
     def _draw(self, shape: tuple[int, ...], draw: object) -> Tensor:
-        drawn = torch.stack([draw(shape, generator=g) for g in self._streams])  # type: ignore[operator]
+        drawn = torch.stack([draw(shape, generator=g) for g in self.streams])  # type: ignore[operator]
         return drawn.view(len(self.ids), len(self.samples), *shape).to(self.device)
 
 

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from bench.degradation import Degradation
-from methods.dps.sampler import TRAIN_STEPS, make_scheduler, posterior_sample
-from methods.dps.unet import UnetConfig, from_guided_diffusion, make_unet
+from methods.dps.sampler import make_scheduler, posterior_sample
+from methods.dps.schedule import TRAIN_STEPS
+from methods.dps.unet import Prior, UnetConfig, from_guided_diffusion
 
 SMALL = UnetConfig(size=32, channels=32, multipliers=(1, 2, 2), blocks=1, attention=(16,), head_channels=16)
 
@@ -62,12 +63,12 @@ def main() -> None:
     )  # fmt: skip
     fill(theirs)
     theirs.eval()
-    ours = make_unet(config).eval()
-    ours.load_state_dict(from_guided_diffusion(theirs.state_dict(), config))
+    ours = Prior(config).eval()
+    ours.unet.load_state_dict(from_guided_diffusion(theirs.state_dict(), config))
     x = torch.randn(2, 3, config.size, config.size, generator=torch.Generator().manual_seed(0))
     t = torch.tensor([700, 3])
     with torch.no_grad():
-        print(f"U-Net {arguments.size}: {error(ours(x, t).sample, theirs(x, t)):.1e}")
+        print(f"U-Net {arguments.size}: {error(ours(x, t), theirs(x, t)):.1e}")
 
     degradation = Degradation(4, config.size)
     y = degradation.observe(torch.rand(1, 3, config.size, config.size, generator=torch.Generator().manual_seed(1)))

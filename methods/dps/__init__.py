@@ -3,4 +3,4 @@
 scripts/compare_dps.py runs the published code beside this.
 """
 
-from methods.dps import training  # noqa: F401 -- registers
+from methods.dps import guidance, method, training  # noqa: F401 -- they register

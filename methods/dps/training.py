@@ -14,37 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from bench.contract import BatchNoise, Trainable, register_trainable
-from methods.dps.sampler import TRAIN_STEPS, make_scheduler
-from methods.dps.unet import UnetConfig, make_unet
+from methods.dps.method import load_weights
+from methods.dps.sampler import make_scheduler
+from methods.dps.schedule import TRAIN_STEPS, Schedule
+from methods.dps.unet import Prior, UnetConfig
 
 PREVIEW_STEPS = 50
-
-
-class Schedule(nn.Module):
-    """Coefficients of the linear schedule, one per step, as float32 buffers [1000]."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        beta = torch.linspace(1e-4, 0.02, TRAIN_STEPS, dtype=torch.float64)
-        kept = torch.cumprod(1 - beta, 0)
-        before = torch.cat([torch.ones(1, dtype=torch.float64), kept[:-1]])
-        posterior = beta * (1 - before) / (1 - kept)
-        posterior[0] = posterior[1]  # the first one is 0, its logarithm is needed
-        for name, value in {
-            "signal": kept.sqrt(),
-            "noise": (1 - kept).sqrt(),
-            "log_beta": beta.log(),
-            "log_posterior": posterior.log(),
-            "from_x0": beta * before.sqrt() / (1 - kept),
-            "from_xt": (1 - before) * (1 - beta).sqrt() / (1 - kept),
-        }.items():
-            self.register_buffer(name, value.float(), persistent=False)
-
-    def at(self, name: str, t: Tensor) -> Tensor:
-        """Values of a coefficient at steps t [B], as [B, 1, 1, 1]."""
-        buffer = getattr(self, name)
-        assert isinstance(buffer, Tensor)
-        return buffer[t][:, None, None, None]
 
 
 def bound(s: Schedule, x0: Tensor, xt: Tensor, t: Tensor, eps: Tensor, mixing: Tensor) -> Tensor:
@@ -73,29 +48,27 @@ def bound(s: Schedule, x0: Tensor, xt: Tensor, t: Tensor, eps: Tensor, mixing: T
     return torch.where(t[:, None, None, None] == 0, likelihood, kl).mean((1, 2, 3)) / math.log(2)
 
 
-def unet_config(settings: Mapping[str, Any]) -> UnetConfig:
-    """Make the U-Net's configuration from plain settings."""
-    return UnetConfig(**settings)
-
-
 @register_trainable("diffusion")
 class DiffusionTraining(Trainable):
     """Fit the prior of DPS.
 
     Args:
-        unet: keys of :class:`methods.dps.unet.UnetConfig`.
+        unet: keys of :class:`methods.dps.unet.UnetConfig`. With ``prediction: velocity`` the square error is that of
+            the velocity: the noise's, divided by the share of the signal.
+        weights: file to begin with, or None.
 
     """
 
-    def __init__(self, unet: Mapping[str, Any]) -> None:
+    def __init__(self, unet: Mapping[str, Any], weights: str | None = None) -> None:
         super().__init__()
-        self.config = unet_config(unet)
-        self.unet = make_unet(self.config)
+        self.prior = Prior(UnetConfig(**unet))
+        if weights:
+            load_weights(self.prior, weights)
         self.schedule = Schedule()
 
     def trained(self) -> dict[str, nn.Parameter]:
         """All parameters, by diffusers' names."""
-        return dict(self.unet.named_parameters())
+        return dict(self.prior.unet.named_parameters())
 
     def forward(self, x: Tensor, y: Tensor | None, noise: BatchNoise) -> dict[str, Tensor]:
         """L_hybrid, its mean square error and its bound."""
@@ -104,9 +77,11 @@ class DiffusionTraining(Trainable):
         eps = noise.normal(*x.shape[1:])
         x0 = 2 * x - 1
         xt = s.at("signal", t) * x0 + s.at("noise", t) * eps
-        out = self.unet(xt, t).sample.float()
-        predicted, mixing = out.chunk(2, 1)
-        error = (predicted - eps).square().mean()
+        predicted, mixing = self.prior(xt, t).chunk(2, 1)
+        error = (predicted - eps).square()
+        if self.prior.config.prediction == "velocity":
+            error = error / s.at("signal", t).square()
+        error = error.mean()
         vlb = bound(s, x0, xt, t, predicted.detach(), mixing).mean()
         return {"loss": error + vlb, "mse": error, "vlb": vlb}
 
@@ -118,5 +93,5 @@ class DiffusionTraining(Trainable):
         for t in scheduler.timesteps:
             seed = int(1e6 * float(noise.uniform().flatten()[0]))
             generator = torch.Generator(x.device).manual_seed(seed)
-            sample = scheduler.step(self.unet(sample, t).sample.float(), t, sample, generator=generator).prev_sample
+            sample = scheduler.step(self.prior(sample, t), t, sample, generator=generator).prev_sample
         return ((sample + 1) / 2).clamp(0, 1)

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
+import torch
+import torch.nn.functional as F
 from diffusers import UNet2DModel
-from torch import Tensor
+from torch import Tensor, nn
 
 from bench.errors import BenchError
+from methods.dps.schedule import Schedule
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,12 @@ class UnetConfig:
         blocks: residual blocks per resolution.
         attention: resolutions with self-attention (the lowest has it in any case).
         head_channels: channels of an attention head.
+        patch: the network sees squares of patch x patch pixels as channels, at `size / patch` pixels; `channels`,
+            `multipliers` and `attention` count from there. 1 for the published network; 2 costs a small network 2.5
+            times less at the same width.
+        prediction: what the network's output stands for: "noise" (published) or "velocity" (Salimans & Ho 2022), from
+            which :class:`Prior` computes the noise. A small network cannot copy its input exactly enough to predict
+            nearly pure noise: at step 990 an error of 0.05 in the noise is one of 7 in the image.
 
     """
 
@@ -35,21 +45,28 @@ class UnetConfig:
     blocks: int = 1
     attention: Sequence[int] = (16,)
     head_channels: int = 64
+    patch: int = 1
+    prediction: Literal["noise", "velocity"] = "noise"
+
+    @property
+    def resolution(self) -> int:
+        """Side of the first features."""
+        return self.size // self.patch
 
     def attends(self, level: int) -> bool:
         """Whether a level (0: full resolution) has self-attention."""
-        return self.size // 2**level in self.attention
+        return self.resolution // 2**level in self.attention
 
 
 def make_unet(config: UnetConfig) -> UNet2DModel:
-    """Build the network; it predicts the noise and, in three more channels, the variance (learned range)."""
+    """Build diffusers' network; see :class:`Prior` for its use."""
     levels = range(len(config.multipliers))
     down = ["AttnDownBlock2D" if config.attends(i) else "ResnetDownsampleBlock2D" for i in levels]
     up = ["AttnUpBlock2D" if config.attends(i) else "ResnetUpsampleBlock2D" for i in reversed(levels)]
     return UNet2DModel(
-        sample_size=config.size,
-        in_channels=3,
-        out_channels=6,
+        sample_size=config.resolution,
+        in_channels=3 * config.patch**2,
+        out_channels=6 * config.patch**2,
         block_out_channels=tuple(config.channels * m for m in config.multipliers),
         layers_per_block=config.blocks,
         down_block_types=tuple(down),
@@ -64,6 +81,35 @@ def make_unet(config: UnetConfig) -> UNet2DModel:
         flip_sin_to_cos=True,
         freq_shift=0,
     )
+
+
+class Prior(nn.Module):
+    """The network as the sampler and the training use it."""
+
+    def __init__(self, config: UnetConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.unet = make_unet(config)
+        self.schedule = Schedule()
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        """Predict the noise and the mixing of the variance (learned range, -1 to 1).
+
+        Args:
+            x: noisy images [B, 3, H, H], of clean ones in [-1, 1].
+            t: step or steps [B] from 0 to 999.
+
+        Returns:
+            float32 [B, 6, H, H].
+
+        """
+        patch = self.config.patch
+        out = F.pixel_shuffle(self.unet(F.pixel_unshuffle(x, patch), t).sample.float(), patch)
+        if self.config.prediction == "noise":
+            return out
+        velocity, mixing = out.chunk(2, 1)
+        t = t.reshape(-1)
+        return torch.cat([self.schedule.at("noise", t) * x + self.schedule.at("signal", t) * velocity, mixing], 1)
 
 
 RESNET = {

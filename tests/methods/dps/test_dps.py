@@ -11,8 +11,9 @@ from bench.contract import BatchNoise
 from bench.degradation import Degradation
 from bench.errors import BenchError
 from methods.dps.sampler import make_scheduler, posterior_sample
-from methods.dps.training import DiffusionTraining, Schedule, bound
-from methods.dps.unet import UnetConfig, from_guided_diffusion, make_unet
+from methods.dps.schedule import Schedule
+from methods.dps.training import DiffusionTraining, bound
+from methods.dps.unet import Prior, UnetConfig, from_guided_diffusion, make_unet
 
 SMALL = UnetConfig(size=32, channels=32, multipliers=(1, 2), blocks=1, attention=(16,), head_channels=16)
 
@@ -36,7 +37,7 @@ class ExactPrior(torch.nn.Module):
         of_x0 = self.std**2 * (1 - kept) / (kept * self.std**2 + 1 - kept)  # Var(x_0 | x_t)
         variance = low + (before.sqrt() * beta / (1 - kept)) ** 2 * of_x0
         mixing = 2 * torch.log(variance / low) / torch.log(beta / low) - 1 if low > 0 else torch.tensor(-1.0)
-        return SimpleNamespace(sample=torch.cat([eps.float(), torch.full_like(x, float(mixing))], 1))
+        return torch.cat([eps.float(), torch.full_like(x, float(mixing))], 1)
 
 
 def generators(n: int, seed: int = 0) -> list[torch.Generator]:
@@ -71,15 +72,15 @@ def test_guidance_pulls_towards_consistency_and_keeps_the_null_space() -> None:
 
 def test_a_batch_gives_what_single_images_give() -> None:
     torch.manual_seed(0)
-    unet = make_unet(SMALL).eval()
+    prior = Prior(SMALL).eval()
     d = Degradation(4, 32)
     y = torch.rand(2, 3, 8, 8)
     start = torch.randn(2, 3, 32, 32)
     scheduler = make_scheduler(4)
-    both = posterior_sample(unet, scheduler, y, d, start, generators(2), 0.3)
-    second = posterior_sample(unet, scheduler, y[1:], d, start[1:], generators(2)[1:], 0.3)
+    both = posterior_sample(prior, scheduler, y, d, start, generators(2), 0.3)
+    second = posterior_sample(prior, scheduler, y[1:], d, start[1:], generators(2)[1:], 0.3)
     torch.testing.assert_close(both[1:], second, atol=1e-3, rtol=0)
-    coupled = posterior_sample(unet, scheduler, y, d, start, generators(2), 0.3, coupled=True)
+    coupled = posterior_sample(prior, scheduler, y, d, start, generators(2), 0.3, coupled=True)
     assert (coupled - both).abs().max() > 1e-2  # the published behaviour differs in a batch
 
 
@@ -125,6 +126,48 @@ def test_training_loss_is_finite_and_has_gradients() -> None:
     assert losses["mse"].item() == pytest.approx(1, abs=0.5)  # an untrained network predicts nothing
     gradients = [p.grad for p in module.trained().values()]
     assert all(g is not None and g.isfinite().all() for g in gradients)
+
+
+class Velocity(torch.nn.Module):
+    """Stands for diffusers' network: the exact velocity (Salimans & Ho 2022, appendix D) of one pair (x_0, noise)."""
+
+    def __init__(self, x0: torch.Tensor, eps: torch.Tensor, patch: int) -> None:
+        super().__init__()
+        self.x0, self.eps, self.patch = x0, eps, patch
+
+    def forward(self, x, t):
+        kept = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64), 0)[t].float()
+        v = kept.sqrt() * self.eps - (1 - kept).sqrt() * self.x0
+        out = torch.cat([v, torch.zeros_like(v)], 1)
+        assert x.shape[-1] == out.shape[-1] // self.patch
+        return SimpleNamespace(sample=torch.nn.functional.pixel_unshuffle(out, self.patch))
+
+
+@pytest.mark.parametrize("t", [3, 500, 999])
+def test_a_velocity_network_predicts_the_noise(t: int) -> None:
+    prior = Prior(
+        UnetConfig(
+            size=32, channels=32, multipliers=(1, 1), attention=(), head_channels=16, patch=2, prediction="velocity"
+        )
+    )
+    x0, eps = torch.rand(1, 3, 32, 32) * 2 - 1, torch.randn(1, 3, 32, 32)
+    prior.unet = Velocity(x0, eps, 2)
+    kept = make_scheduler(50).alphas_cumprod[t]
+    predicted = prior(kept.sqrt() * x0 + (1 - kept).sqrt() * eps, torch.tensor(t))
+    torch.testing.assert_close(predicted[:, :3], eps, atol=1e-5, rtol=0)
+
+
+def test_the_loss_of_a_velocity_network_is_that_of_its_velocity() -> None:
+    torch.manual_seed(0)
+    unet = {"size": 32, "channels": 32, "multipliers": [1, 1], "attention": [], "head_channels": 16}
+    module = DiffusionTraining({**unet, "prediction": "velocity"})
+    torch.nn.init.zeros_(module.prior.unet.conv_out.weight)
+    torch.nn.init.zeros_(module.prior.unet.conv_out.bias)
+    x = torch.full((64, 3, 32, 32), 0.5)  # x_0 = 0, so that the velocity is signal * eps
+    losses = module(x, None, BatchNoise(0, 64, slice(0, 64), torch.device("cpu")))
+    t = (BatchNoise(0, 64, slice(0, 64), torch.device("cpu")).uniform() * 1000).long()
+    kept = make_scheduler(50).alphas_cumprod[t]
+    assert losses["mse"].item() == pytest.approx(kept.mean().item(), rel=0.02)
 
 
 def test_a_mismatching_checkpoint_is_one_sentence() -> None:

@@ -1,0 +1,77 @@
+"""A study of the guidance scale: what consistency with y costs in quality and diversity."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from bench.contract import Degradation, Noise, Study, register_study
+from bench.data import make_dataset
+from bench.degradation import quantise
+from bench.metrics import Evaluation, load_metrics
+from bench.runner import evaluate, observe
+from methods.dps.method import Dps
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+METRICS = ("psnr", "stlpips_alex", "brisque", "lr_psnr", "apd_mse")
+
+
+@register_study("guidance")
+class GuidanceStudy(Study):
+    """Quality, consistency and diversity of DPS for several guidance scales.
+
+    Args:
+        method: the constructor's arguments of :class:`methods.dps.method.Dps`.
+        dataset: name and arguments of a dataset.
+        scale: scale factor.
+        guidance: the scales to compare.
+        images: number of images, the dataset's first ones.
+        n: samples per image.
+
+    """
+
+    def __init__(
+        self,
+        method: Mapping[str, Any],
+        dataset: Mapping[str, Any],
+        scale: int,
+        guidance: Sequence[float],
+        images: int,
+        n: int,
+    ) -> None:
+        self.method, self.dataset = dict(method), make_dataset(dataset)
+        self.scale, self.guidance, self.images, self.n = scale, list(guidance), images, n
+
+    def compute(self, seed: int, device: torch.device) -> pd.DataFrame:
+        """Return a row per scale and image: guidance, image and the metrics, means over samples."""
+        degradation = Degradation(self.scale, self.dataset.size, device)
+        exact = Degradation(self.scale, self.dataset.size, dtype=torch.float64)
+        metrics = load_metrics(METRICS, device)
+        rows = []
+        for guidance in tqdm(self.guidance, desc="guidance"):
+            method = Dps(**{**self.method, "guidance": guidance})
+            method.prepare(degradation, device)
+            for index in range(self.images):
+                hr, y = (t[None].to(device) for t in observe(self.dataset, index, exact))
+                noise = Noise(seed, [self.dataset.ids[index]], range(self.n), device)
+                samples = quantise(method.sample(y, self.n, None, noise))
+                values = evaluate(metrics, Evaluation(hr, y, samples, degradation))
+                rows.append({"guidance": guidance, "image": index} | {k: float(v.mean()) for k, v in values.items()})
+        return pd.DataFrame(rows)
+
+    def plot(self, frame: pd.DataFrame, axes: Axes) -> None:
+        """Draw ST-LPIPS against LR-PSNR, a point per guidance scale."""
+        mean = frame.groupby("guidance").mean()
+        axes.plot(mean["lr_psnr"], mean["stlpips_alex"], marker="o", markersize=4)
+        for guidance, row in mean.iterrows():
+            axes.annotate(
+                f"{guidance:g}", (row["lr_psnr"], row["stlpips_alex"]), xytext=(4, 4), textcoords="offset points"
+            )
+        axes.set_xlabel("LR-PSNR (dB), consistency")
+        axes.set_ylabel("ST-LPIPS (Alex), lower is better")

@@ -1,0 +1,108 @@
+"""The method: options that must not change the result, bad settings, and what the shipped weights show."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from bench.config import RunConfig
+from bench.contract import Degradation, Noise
+from bench.errors import BenchError
+from methods.dps.method import Dps, load_weights
+from methods.dps.unet import Prior, UnetConfig
+
+TINY = {"size": 32, "channels": 32, "multipliers": [1, 2], "attention": [16], "head_channels": 16, "patch": 2}
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    path = tmp_path / "tiny.safetensors"
+    save_file({k: v.contiguous() for k, v in Prior(UnetConfig(**TINY)).unet.state_dict().items()}, path)
+    return path
+
+
+def sample(path: Path, y: torch.Tensor, n: int = 2, **settings) -> torch.Tensor:
+    method = Dps(**{"unet": TINY, "weights": str(path), "steps": 4, **settings})
+    method.prepare(Degradation(4, 32), torch.device("cpu"))
+    return method.sample(y, n, None, Noise(0, [str(i) for i in range(len(y))], range(n)))
+
+
+@pytest.fixture
+def y() -> torch.Tensor:
+    return (255 * torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))).round() / 255
+
+
+@pytest.mark.parametrize("settings", [{"batch": 3}, {"checkpointing": True}, {"channels_last": True}])
+def test_options_of_speed_and_memory_keep_the_result(weights: Path, y: torch.Tensor, settings: dict) -> None:
+    torch.testing.assert_close(sample(weights, y, **settings), sample(weights, y), atol=1e-4, rtol=0)
+
+
+def test_bf16_is_close(weights: Path, y: torch.Tensor) -> None:
+    error = (sample(weights, y, precision="bf16") - sample(weights, y)).abs().mean()
+    assert 0 < error < 0.02
+
+
+def test_the_coupled_norm_depends_on_the_batch(weights: Path, y: torch.Tensor) -> None:
+    alone = sample(weights, y[:1], coupled=True, batch=4)
+    assert (sample(weights, y, coupled=True, batch=4)[:1] - alone).abs().max() > 1e-3
+    torch.testing.assert_close(sample(weights, y, batch=4)[:1], sample(weights, y[:1], batch=4), atol=1e-4, rtol=0)
+
+
+def test_fading_guidance_is_weaker(weights: Path, y: torch.Tensor) -> None:
+    d = Degradation(4, 32)
+    error = [
+        (d.down(sample(weights, y, steps=50, guidance=0.5, guidance_schedule=s)) - y[:, None]).square().mean()
+        for s in ("constant", "noise")
+    ]
+    assert error[0] < error[1]
+
+
+def test_projection_makes_consistent(weights: Path, y: torch.Tensor) -> None:
+    x = sample(weights, (y + 1) / 3, project=True)  # away from the range's ends, where clipping undoes it
+    inside = (x > 0).all() & (x < 1).all()
+    error = (Degradation(4, 32).down(x) - ((y + 1) / 3)[:, None]).abs().max()
+    assert error < (1e-5 if inside else 0.1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"steps": 1}, "steps=1 is outside"),
+        ({"batch": 0}, "batch=0"),
+        ({"guidance_schedule": "linear"}, "guidance_schedule=linear is not one of constant, noise"),
+        ({"precision": "fp8"}, "precision=fp8 is not one of 32, bf16"),
+        ({"weights": "nowhere.safetensors"}, "nowhere.safetensors do not exist"),
+        ({"unet": {**TINY, "size": 64}}, "images of 64 pixels, the dataset has 32"),
+        ({"unet": {**TINY, "channels": 64}}, "does not fit the network"),
+    ],
+)
+def test_bad_settings_are_one_sentence(weights: Path, y: torch.Tensor, settings: dict, sentence: str) -> None:
+    with pytest.raises(BenchError, match=sentence):
+        sample(weights, y, **settings)
+
+
+def test_truncated_weights_are_one_sentence(weights: Path) -> None:
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(BenchError, match="truncated"):
+        load_weights(Prior(UnetConfig(**TINY)), weights)
+
+
+def test_the_shipped_prior_super_resolves(configure: Callable[..., RunConfig]) -> None:
+    """On rendered test faces: nearer to the truth than bicubic by ST-LPIPS, consistent without projection, diverse."""
+    from bench.runner import run
+
+    config = configure(
+        "methods=[bicubic,dps]", "scale=4", "limit=3", "n=2", "save_images=0",
+        "metrics=[stlpips_alex,lr_psnr,apd_mse]",
+    )  # fmt: skip
+    directory, complete = run(config)
+    assert complete
+    import pandas as pd
+
+    table = pd.read_csv(directory.path / "table.csv").set_index("method")
+    assert table.loc["dps", "stlpips_alex"] < 0.8 * table.loc["bicubic", "stlpips_alex"]
+    assert table.loc["dps", "lr_psnr"] > 33
+    assert table.loc["dps", "apd_mse"] > 1
