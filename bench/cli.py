@@ -12,7 +12,6 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
@@ -144,19 +143,16 @@ def _train(words: list[str]) -> int:
 
 def _figure(words: list[str]) -> int:
     def task(cfg: DictConfig) -> int:
+        import torch
         from matplotlib.figure import Figure
 
         from bench.config import resolve_device
         from bench.contract import studies
         from bench.figures import save
         from bench.store import write_atomic
+        from bench.values import plain
 
-        missing = sorted(OmegaConf.missing_keys(cfg))
-        if missing:
-            raise BenchError(f"{missing[0]} has no value: add {missing[0]}=VALUE.")
-        import torch
-
-        settings: dict[str, Any] = OmegaConf.to_container(cfg.study, resolve=True)  # type: ignore[assignment]
+        settings = plain(cfg)["study"]
         study = studies.get(settings.pop("name"))(**settings)
         frame = study.compute(int(cfg.seed), torch.device(resolve_device(cfg.device)))
         out = Path(cfg.out or f"results/figures/{cfg.study.name}")

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from bench.errors import BenchError
+from bench.values import boolean, integer, items, number, plain, whole
 
 FROZEN = ("dataset", "n", "seed", "quantise", "save_images", "metrics")
 """Keys that change every row: a run directory is made with one value of each."""
@@ -85,10 +86,7 @@ def read_config(cfg: DictConfig) -> RunConfig:
         BenchError: a value is missing, of the wrong type or out of range; the sentence names the key.
 
     """
-    missing = sorted(OmegaConf.missing_keys(cfg))
-    if missing:
-        raise BenchError(f"{missing[0]} has no value: add {missing[0]}=VALUE.")
-    raw: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    raw = plain(cfg)
     if not raw.get("methods"):
         raise BenchError("methods is empty: give at least one, as in methods=[bicubic].")
     if not raw.get("dataset"):
@@ -98,27 +96,27 @@ def read_config(cfg: DictConfig) -> RunConfig:
         parameters = dict(parameters or {})
         methods.append(MethodConfig(label, parameters.pop("method", label), parameters))
     timing = TimingConfig(
-        warmup=_integer(raw["timing"], "timing.warmup", 0),
-        repeats=_integer(raw["timing"], "timing.repeats", 1),
-        budget=_number(raw["timing"]["budget"], "timing.budget", 0, float("inf")),
-        max_batch=_integer(raw["timing"], "timing.max_batch", 1),
+        warmup=integer(raw["timing"], "timing.warmup", 0),
+        repeats=integer(raw["timing"], "timing.repeats", 1),
+        budget=number(raw["timing"]["budget"], "timing.budget", 0, float("inf")),
+        max_batch=integer(raw["timing"], "timing.max_batch", 1),
     )
     config = RunConfig(
         methods=tuple(methods),
-        scales=tuple(dict.fromkeys(_whole(s, "scale", 2) for s in _list(raw["scale"], "scale"))),
-        taus=tuple(dict.fromkeys(_temperature(t) for t in _list(raw["tau"], "tau"))),
-        n=_integer(raw, "n", 1),
+        scales=tuple(dict.fromkeys(whole(s, "scale", 2) for s in items(raw["scale"], "scale"))),
+        taus=tuple(dict.fromkeys(number(t, "tau", 0, 1) for t in items(raw["tau"], "tau"))),
+        n=integer(raw, "n", 1),
         dataset=raw["dataset"],
-        limit=None if raw["limit"] is None else _integer(raw, "limit", 1),
-        seed=_integer(raw, "seed", 0),
+        limit=None if raw["limit"] is None else integer(raw, "limit", 1),
+        seed=integer(raw, "seed", 0),
         device=resolve_device(str(raw["device"])),
         out=Path(),
-        batch=_integer(raw, "batch", 1),
-        quantise=_boolean(raw, "quantise"),
-        save_images=_integer(raw, "save_images", 0),
-        paper=_boolean(raw, "paper"),
+        batch=integer(raw, "batch", 1),
+        quantise=boolean(raw, "quantise"),
+        save_images=integer(raw, "save_images", 0),
+        paper=boolean(raw, "paper"),
         perceptual=str(raw["perceptual"]),
-        metrics=tuple(str(m) for m in _list(raw["metrics"], "metrics")),
+        metrics=tuple(str(m) for m in items(raw["metrics"], "metrics")),
         timing=timing,
     )
     return replace(config, out=Path(str(raw["out"])) if raw["out"] else _default_out(config))
@@ -147,36 +145,3 @@ def _default_out(config: RunConfig) -> Path:
     record["perceptual"] = config.perceptual
     digest = hashlib.sha256(json.dumps(record, sort_keys=True, default=str).encode()).hexdigest()[:8]
     return Path("results/runs") / f"{config.dataset['name']}-{digest}"
-
-
-def _list(value: Any, key: str) -> list[Any]:
-    values = value if isinstance(value, list) else [value]
-    if not values:
-        raise BenchError(f"{key} is an empty list: give at least one value.")
-    return values
-
-
-def _integer(raw: Mapping[str, Any], key: str, least: int) -> int:
-    return _whole(raw[key.rpartition(".")[2]], key, least)
-
-
-def _whole(value: Any, key: str, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise BenchError(f"{key}={value} is not a whole number of at least {least}.")
-    return value
-
-
-def _number(value: Any, key: str, low: float, high: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not low < value <= high:
-        raise BenchError(f"{key}={value} is not a number above {low} and up to {high}.")
-    return float(value)
-
-
-def _temperature(value: Any) -> float:
-    return _number(value, "tau", 0, 1)
-
-
-def _boolean(raw: Mapping[str, Any], key: str) -> bool:
-    if not isinstance(raw[key], bool):
-        raise BenchError(f"{key}={raw[key]} is neither true nor false.")
-    return raw[key]

@@ -1,14 +1,16 @@
 """Run the published DPS code beside ours, with the same random weights and the same noise.
 
-    python scripts/compare_dps.py CHECKOUT_OF_DPS2022/diffusion-posterior-sampling [--size full] [--steps 50]
+    python scripts/compare_dps.py CHECKOUT [--size full] [--steps 50] [--repeats 3]
 
-Prints the largest relative error of the U-Net's output and of a whole guided trajectory with our degradation, float32.
+CHECKOUT is one of github:DPS2022/diffusion-posterior-sampling. Prints the largest relative error of the U-Net's output
+and of a whole guided trajectory with our degradation, float32, and the seconds per step of both.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+import time
 import types
 from pathlib import Path
 from typing import Any
@@ -46,6 +48,8 @@ def main() -> None:
     parser.add_argument("checkout", type=Path)
     parser.add_argument("--size", choices=("small", "full"), default="small")
     parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--repeats", type=int, default=1, help="runs of each loop, in turn; the fastest counts")
+    parser.add_argument("--channels-last", action="store_true", help="our network in this memory format")
     arguments = parser.parse_args()
     sys.path.insert(0, str(arguments.checkout))
     images = types.ModuleType("util.img_utils")  # only used to save pictures; needs packages of its own
@@ -65,6 +69,8 @@ def main() -> None:
     theirs.eval()
     ours = Prior(config).eval()
     ours.unet.load_state_dict(from_guided_diffusion(theirs.state_dict(), config))
+    if arguments.channels_last:
+        ours.to(memory_format=torch.channels_last)
     x = torch.randn(2, 3, config.size, config.size, generator=torch.Generator().manual_seed(0))
     t = torch.tensor([700, 3])
     with torch.no_grad():
@@ -87,15 +93,30 @@ def main() -> None:
             return torch.zeros_like(like)  # the noisy measurement, which the method does not use
         return torch.randn(like.shape, generator=noise)
 
-    torch.randn_like = drawn  # type: ignore[assignment]
-    try:
-        reference = sampler.p_sample_loop(theirs, x[:1].clone(), 2 * y - 1, condition, False, "")
-    finally:
-        torch.randn_like = real
-    mine = posterior_sample(
-        ours, make_scheduler(arguments.steps), y, degradation, x[:1].clone(), [torch.Generator().manual_seed(3)], 0.3
+    def reference() -> Tensor:
+        noise.manual_seed(3)
+        torch.randn_like = drawn  # type: ignore[assignment]
+        try:
+            return sampler.p_sample_loop(theirs, x[:1].clone(), 2 * y - 1, condition, False, "")
+        finally:
+            torch.randn_like = real
+
+    def mine() -> Tensor:
+        generator = torch.Generator().manual_seed(3)
+        return posterior_sample(ours, make_scheduler(arguments.steps), y, degradation, x[:1].clone(), [generator], 0.3)
+
+    results: dict[Any, Tensor] = {}
+    seconds: dict[Any, list[float]] = {reference: [], mine: []}
+    for _ in range(arguments.repeats):
+        for loop, times in seconds.items():
+            begun = time.perf_counter()
+            results[loop] = loop()
+            times.append((time.perf_counter() - begun) / arguments.steps)
+    print(f"trajectory of {arguments.steps} steps, {arguments.size}: {error(results[mine], results[reference]):.1e}")
+    print(
+        f"seconds per step at batch 1, {torch.get_num_threads()} threads: "
+        f"published {min(seconds[reference]):.3f}, ours {min(seconds[mine]):.3f}"
     )
-    print(f"trajectory of {arguments.steps} steps, {arguments.size}: {error(mine, reference):.1e}")
 
 
 if __name__ == "__main__":

@@ -7,14 +7,14 @@ import inspect
 import json
 import re
 from pathlib import Path
-from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from bench.config import _boolean, _integer, _number, _whole, resolve_device
+from bench.config import resolve_device
 from bench.contract import Trainable, trainables
 from bench.errors import BenchError, near_matches
 from bench.training.trainer import TrainConfig
+from bench.values import boolean, integer, number, plain, whole
 
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -41,13 +41,10 @@ def read_training(cfg: DictConfig) -> tuple[Trainable, TrainConfig]:
         BenchError: a value is missing, of the wrong type or out of range; the sentence names the key.
 
     """
-    missing = sorted(OmegaConf.missing_keys(cfg))
-    if missing:
-        raise BenchError(f"{missing[0]} has no value: add {missing[0]}=VALUE.")
-    raw: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    raw = plain(cfg)
     method = raw["method"]
     cls = trainables.get(method["name"])
-    scale = None if raw["scale"] is None else _whole(raw["scale"], "scale", 2)
+    scale = None if raw["scale"] is None else whole(raw["scale"], "scale", 2)
     if cls.scaled and scale is None:
         raise BenchError(f"{method['name']} is trained for one scale: add scale=4 or scale=8.")
     known = [p for p in inspect.signature(cls).parameters if p != "scale"]
@@ -66,29 +63,29 @@ def read_training(cfg: DictConfig) -> tuple[Trainable, TrainConfig]:
     config = TrainConfig(
         dataset=raw["dataset"],
         scale=scale if cls.scaled else None,
-        pool=_integer(raw, "pool", 1),
-        val=_integer(raw, "val", 1),
-        flip=_boolean(raw, "flip"),
-        batch=_integer(raw, "batch", 1),
-        steps=_integer(raw, "steps", 1),
+        pool=integer(raw, "pool", 1),
+        val=integer(raw, "val", 1),
+        flip=boolean(raw, "flip"),
+        batch=integer(raw, "batch", 1),
+        steps=integer(raw, "steps", 1),
         budget=parse_budget(raw["budget"]),
-        lr=_number(raw["lr"], "lr", 0, inf),
-        betas=(_number(raw["betas"][0], "betas", 0, 1), _number(raw["betas"][1], "betas", 0, 1)),
-        weight_decay=_number(raw["weight_decay"], "weight_decay", -1e-12, inf),
-        warmup=_integer(raw, "warmup", 0),
+        lr=number(raw["lr"], "lr", 0, inf),
+        betas=(number(raw["betas"][0], "betas", 0, 1), number(raw["betas"][1], "betas", 0, 1)),
+        weight_decay=number(raw["weight_decay"], "weight_decay", -1e-12, inf),
+        warmup=integer(raw, "warmup", 0),
         schedule=str(raw["schedule"]),
-        patience=_integer(raw, "patience", 0),
-        min_lr=_number(raw["min_lr"], "min_lr", -1e-12, inf),
-        clip=_number(raw["clip"], "clip", 0, inf),
-        skip=None if raw["skip"] is None else _number(raw["skip"], "skip", 0, inf),
-        ema=_number(raw["ema"], "ema", 0, 1),
+        patience=integer(raw, "patience", 0),
+        min_lr=number(raw["min_lr"], "min_lr", -1e-12, inf),
+        clip=number(raw["clip"], "clip", 0, inf),
+        skip=None if raw["skip"] is None else number(raw["skip"], "skip", 0, inf),
+        ema=number(raw["ema"], "ema", 0, 1),
         precision=str(raw["precision"]),
-        seed=_integer(raw, "seed", 0),
+        seed=integer(raw, "seed", 0),
         device=resolve_device(str(raw["device"])),
         out=Path(str(out)),
-        log_every=_integer(raw, "log_every", 1),
-        save_every=_number(raw["save_every"], "save_every", 0, inf),
-        val_every=_integer(raw, "val_every", 1),
+        log_every=integer(raw, "log_every", 1),
+        save_every=number(raw["save_every"], "save_every", 0, inf),
+        val_every=integer(raw, "val_every", 1),
         record=record,
     )
     return cls(**method["network"], **({"scale": scale} if cls.scaled else {})), config

@@ -1,0 +1,90 @@
+"""Training of SR3 by continuous noise levels (Chen et al. 2021, as used by Saharia et al. 2021)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from bench.contract import BatchNoise, Degradation, Trainable, register_trainable
+from bench.errors import BenchError
+from methods.sr3.method import load_weights
+from methods.sr3.sampler import TRAIN_STEPS, make_scheduler, signal_levels
+from methods.sr3.unet import Sr3Config, Sr3Unet
+
+PREVIEW_STEPS = 50
+
+
+@register_trainable("sr3")
+class Sr3Training(Trainable):
+    """Predict the noise at a noise level that is uniform between those of two neighbouring steps.
+
+    Args:
+        unet: keys of :class:`methods.sr3.unet.Sr3Config`.
+        scale: the scale factor to train for.
+        loss: "l1" (published) or "l2".
+        reduction: "sum" over all elements (public implementation) or "mean".
+        weights: file to begin with, or None.
+
+    """
+
+    scaled = True
+
+    def __init__(
+        self,
+        unet: Mapping[str, Any],
+        scale: int,
+        loss: Literal["l1", "l2"] = "l1",
+        reduction: Literal["sum", "mean"] = "mean",
+        weights: str | None = None,
+    ) -> None:
+        super().__init__()
+        for name, value, options in (("loss", loss, ("l1", "l2")), ("reduction", reduction, ("sum", "mean"))):
+            if value not in options:
+                raise BenchError(f"{name}={value} is not one of {', '.join(options)}.")
+        self.network = Sr3Unet(Sr3Config(**unet))
+        self.scale, self.loss, self.reduction = scale, loss, reduction
+        self.register_buffer("levels", signal_levels().float(), persistent=False)
+        self.degradation: Degradation | None = None
+        if weights:
+            load_weights(self.network, weights)
+
+    def trained(self) -> dict[str, nn.Parameter]:
+        """All parameters, by the names of the public checkpoints without their prefix."""
+        return dict(self.network.named_parameters())
+
+    def condition(self, y: Tensor) -> Tensor:
+        """Bicubic upsample of y in [-1, 1]."""
+        if self.degradation is None or self.degradation.device != y.device:
+            self.degradation = Degradation(self.scale, y.shape[-1] * self.scale, y.device)
+        return 2 * self.degradation.up(y) - 1
+
+    def forward(self, x: Tensor, y: Tensor | None, noise: BatchNoise) -> dict[str, Tensor]:
+        """Error of the predicted noise, or of the velocity where the network predicts that."""
+        assert y is not None
+        levels = self.levels
+        assert isinstance(levels, Tensor)
+        t = (noise.uniform() * TRAIN_STEPS).long()
+        level = torch.lerp(levels[t], levels[t + 1], noise.uniform())
+        eps = noise.normal(*x.shape[1:])
+        signal = level[:, None, None, None]
+        xt = signal * (2 * x - 1) + (1 - signal.square()).sqrt() * eps
+        error = self.network(xt, self.condition(y), level) - eps
+        if self.network.config.prediction == "velocity":
+            error = error / signal
+        elementwise = error.abs() if self.loss == "l1" else error.square()
+        return {"loss": elementwise.mean() if self.reduction == "mean" else elementwise.flatten(1).sum(1).mean()}
+
+    @torch.no_grad()
+    def preview(self, x: Tensor, y: Tensor | None, noise: BatchNoise) -> Tensor:
+        """Super-resolved images in 50 deterministic steps."""
+        assert y is not None
+        scheduler = make_scheduler(PREVIEW_STEPS, "ddim")
+        condition, sample = self.condition(y), noise.normal(*x.shape[1:])
+        levels = scheduler.alphas_cumprod.sqrt().float().to(x.device)
+        for t in scheduler.timesteps:
+            predicted = self.network(sample, condition, levels[t].expand(len(sample)))
+            sample = scheduler.step(predicted, t, sample).prev_sample
+        return ((sample + 1) / 2).clamp(0, 1)

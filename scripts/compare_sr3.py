@@ -1,0 +1,99 @@
+"""Run the public SR3 code beside ours, with the same random weights and the same noise.
+
+    python scripts/compare_sr3.py CHECKOUT [--size full] [--steps 2000] [--repeats 3]
+
+CHECKOUT is one of github:Janspiry/Image-Super-Resolution-via-Iterative-Refinement. Prints the largest relative error of
+the network's output and of a whole trajectory, float32, and the seconds per step of both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from methods.sr3.sampler import BETAS, make_scheduler, sample
+from methods.sr3.unet import Sr3Config, Sr3Unet
+
+SMALL = Sr3Config(size=32, channels=32, multipliers=(1, 2, 4), blocks=2, attention=(16,), groups=16)
+
+
+def error(a: Tensor, b: Tensor) -> float:
+    """Largest difference relative to the largest value."""
+    return float((a - b).abs().max() / b.abs().max())
+
+
+def main() -> None:
+    """Print the comparison."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkout", type=Path)
+    parser.add_argument("--size", choices=("small", "full"), default="small")
+    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--repeats", type=int, default=1, help="runs of each loop, in turn; the fastest counts")
+    arguments = parser.parse_args()
+    sys.path.insert(0, str(arguments.checkout))
+    from model.sr3_modules.diffusion import GaussianDiffusion  # type: ignore[import-not-found]
+    from model.sr3_modules.unet import UNet  # type: ignore[import-not-found]
+
+    config = Sr3Config() if arguments.size == "full" else SMALL
+    torch.manual_seed(0)
+    theirs = UNet(
+        inner_channel=config.channels, norm_groups=config.groups, channel_mults=config.multipliers,
+        attn_res=config.attention, res_blocks=config.blocks, image_size=config.size,
+    ).eval()  # fmt: skip
+    ours = Sr3Unet(config).eval()
+    ours.load_state_dict(theirs.state_dict())
+    x, condition = torch.randn(2, 3, config.size, config.size), torch.rand(2, 3, config.size, config.size) * 2 - 1
+    level = torch.tensor([0.1, 0.9])
+    with torch.no_grad():
+        their_noise = theirs(torch.cat([condition, x], 1), level[:, None])
+        print(f"network {arguments.size}: {error(ours(x, condition, level), their_noise):.1e}")
+
+    diffusion = GaussianDiffusion(theirs, config.size)
+    schedule = {"schedule": "linear", "n_timestep": 2000, "linear_start": BETAS[0], "linear_end": BETAS[1]}
+    diffusion.set_new_noise_schedule(schedule, torch.device("cpu"))
+    whole = make_scheduler(2000)
+    scheduler: Any = SimpleNamespace(  # the first steps, where there is no time for all
+        timesteps=whole.timesteps[: arguments.steps], alphas_cumprod=whole.alphas_cumprod, step=whole.step
+    )
+    noise = torch.Generator()
+    real = torch.randn_like
+
+    def reference() -> Tensor:
+        noise.manual_seed(3)
+        torch.randn_like = lambda like: torch.randn(like.shape, generator=noise)  # type: ignore[assignment]
+        image = x[:1].clone()
+        try:
+            for t in scheduler.timesteps.tolist():
+                image = diffusion.p_sample(image, t, condition_x=condition[:1])
+        finally:
+            torch.randn_like = real
+        return image
+
+    def mine() -> Tensor:
+        generator = torch.Generator().manual_seed(3)
+        return sample(ours, scheduler, condition[:1], x[:1].clone(), [generator])
+
+    results: dict[Callable[[], Tensor], Tensor] = {}
+    seconds: dict[Callable[[], Tensor], list[float]] = {reference: [], mine: []}
+    for _ in range(arguments.repeats):
+        for loop, times in seconds.items():
+            begun = time.perf_counter()
+            results[loop] = loop()
+            times.append((time.perf_counter() - begun) / arguments.steps)
+    print(f"trajectory of {arguments.steps} steps, {arguments.size}: {error(results[mine], results[reference]):.1e}")
+    print(
+        f"seconds per step at batch 1, {torch.get_num_threads()} threads: "
+        f"published {min(seconds[reference]):.3f}, ours {min(seconds[mine]):.3f}"
+    )
+
+
+if __name__ == "__main__":
+    main()

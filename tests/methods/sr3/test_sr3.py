@@ -1,0 +1,170 @@
+"""The sampler against a known distribution, the loss against closed forms, the network against the public one."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from bench.contract import BatchNoise, Degradation, Noise
+from bench.errors import BenchError
+from methods.sr3.method import Sr3, load_weights
+from methods.sr3.sampler import make_scheduler, sample, signal_levels
+from methods.sr3.training import Sr3Training
+from methods.sr3.unet import Sr3Config, Sr3Unet
+
+TINY = {"size": 32, "channels": 32, "multipliers": [1, 2], "attention": [16], "groups": 16}
+
+
+def filled(config: Sr3Config) -> Sr3Unet:
+    """Weights by name, reproducible on any machine."""
+    network = Sr3Unet(config).eval()
+    for i, (name, p) in enumerate(sorted(network.named_parameters())):
+        drawn = torch.randn(p.shape, generator=torch.Generator().manual_seed(i))
+        with torch.no_grad():
+            p.copy_(p[0].numel() ** -0.5 * drawn if p.ndim > 1 else 0.05 * drawn + float("0.weight" in name))
+    return network
+
+
+class ExactNetwork(torch.nn.Module):
+    """The exact noise for images that are `condition` plus white Gaussian noise of standard deviation `std`."""
+
+    def __init__(self, std: float) -> None:
+        super().__init__()
+        self.std = std
+
+    def forward(self, x, condition, level):
+        signal = level[:, None, None, None].double()
+        variance = signal**2 * self.std**2 + 1 - signal**2
+        return ((1 - signal**2).sqrt() / variance * (x - signal * condition)).float()
+
+
+def generators(n: int) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(i) for i in range(n)]
+
+
+@pytest.mark.parametrize("sampler", ["ancestral", "ddim"])
+def test_the_exact_network_gives_the_data_distribution(sampler: str) -> None:
+    start = torch.randn(64, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    condition = torch.full_like(start, 0.3)
+    x = sample(ExactNetwork(0.1), make_scheduler(2000, sampler), condition, start, generators(64))
+    assert x.mean().item() == pytest.approx(0.3, abs=0.01)
+    assert x.std().item() == pytest.approx(0.1, rel=0.05)
+
+
+def test_the_public_networks_figures() -> None:
+    """Made by its UNet with the weights of `filled`, whose names it shares."""
+    generator = torch.Generator().manual_seed(0)
+    x, condition = (torch.randn(1, 3, 32, 32, generator=generator) for _ in range(2))
+    with torch.no_grad():
+        out = filled(Sr3Config(**TINY))(x, condition, torch.tensor([0.7]))
+    assert out.mean().item() == pytest.approx(-0.0696268, abs=1e-5)
+    assert out.std().item() == pytest.approx(0.5449685, abs=1e-5)
+    assert out[0, :, 5, 7].tolist() == pytest.approx([0.2646922, 0.1761379, -0.2262984], abs=1e-5)
+    assert out[0, :, 20, 30].tolist() == pytest.approx([-0.3275300, -0.3982242, 0.1469001], abs=1e-5)
+
+
+def test_the_schedule_is_the_published_one() -> None:
+    levels = signal_levels()
+    assert len(levels) == 2001
+    beta = [1e-6 + (1e-2 - 1e-6) * i / 1999 for i in range(2000)]
+    assert levels[-1].item() == pytest.approx(math.exp(0.5 * sum(math.log1p(-b) for b in beta)), rel=1e-9)
+    assert make_scheduler(2000).alphas_cumprod[0].item() == pytest.approx(1 - 1e-6, abs=1e-12)
+
+
+def test_ddim_is_deterministic_and_a_batch_gives_every_image() -> None:
+    network = filled(Sr3Config(**TINY))
+    start, condition = torch.randn(3, 3, 32, 32), torch.rand(3, 3, 32, 32)
+    scheduler = make_scheduler(4, "ddim")
+    batch = sample(network, scheduler, condition, start, generators(3))
+    again = sample(network, scheduler, condition, start, [torch.Generator().manual_seed(9)] * 3)
+    torch.testing.assert_close(batch, again)
+    last = sample(network, scheduler, condition[2:], start[2:], generators(1))
+    torch.testing.assert_close(batch[2:], last, atol=1e-4, rtol=0)
+    assert (batch[0] - batch[1]).abs().max() > 0.1
+
+
+def test_the_loss_of_a_network_that_predicts_nothing() -> None:
+    """The mean absolute value of a standard normal is sqrt(2 / pi); "sum" multiplies by the number of elements."""
+    losses = {}
+    for reduction in ("mean", "sum"):
+        module = Sr3Training(TINY, scale=4, reduction=reduction)
+        for p in module.network.final_conv.parameters():
+            torch.nn.init.zeros_(p)
+        noise = BatchNoise(0, 8, slice(0, 8), torch.device("cpu"))
+        losses[reduction] = module(torch.rand(8, 3, 32, 32), torch.rand(8, 3, 8, 8), noise)["loss"].item()
+    assert losses["mean"] == pytest.approx(math.sqrt(2 / math.pi), rel=0.02)
+    assert losses["sum"] == pytest.approx(losses["mean"] * 3 * 32 * 32, rel=1e-4)
+
+
+def test_a_velocity_network_and_patches_train() -> None:
+    module = Sr3Training({**TINY, "patch": 2, "prediction": "velocity", "attention": [8]}, scale=4)
+    noise = BatchNoise(0, 2, slice(0, 2), torch.device("cpu"))
+    module(torch.rand(2, 3, 32, 32), torch.rand(2, 3, 8, 8), noise)["loss"].backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in module.trained().values())
+    assert module.preview(torch.rand(2, 3, 32, 32), torch.rand(2, 3, 8, 8), noise).shape == (2, 3, 32, 32)
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    """In the public implementation's form: a prefix, and the schedule's buffers beside the network."""
+    state = {f"denoise_fn.{k}": v for k, v in filled(Sr3Config(**TINY)).state_dict().items()}
+    torch.save(state | {"betas": torch.zeros(2000)}, tmp_path / "I1_E1_gen.pth")
+    return tmp_path / "I1_E1_gen.pth"
+
+
+def make(path: Path, **settings) -> Sr3:
+    method = Sr3(**{"unet": TINY, "weights": {"x4": str(path)}, "steps": 4, **settings})
+    method.prepare(Degradation(4, 32), torch.device("cpu"))
+    return method
+
+
+def test_projection_removes_the_colour_shift(weights: Path) -> None:
+    d, y = Degradation(4, 32), 0.25 + 0.5 * torch.rand(1, 3, 8, 8)
+    shift = {}
+    for project in (True, False):
+        x = make(weights, project=project, batch=2).sample(y, 2, None, Noise(0, ["a"], range(2)))
+        assert x.shape == (1, 2, 3, 32, 32)
+        shift[project] = (d.down(x) - y[:, None]).mean((3, 4)).abs().max()
+    assert shift[True] < shift[False]
+
+
+def test_channels_last_and_batches_keep_the_result(weights: Path) -> None:
+    y = torch.rand(2, 3, 8, 8)
+    one = make(weights).sample(y, 2, None, Noise(0, ["a", "b"], range(2)))
+    for settings in ({"batch": 3}, {"channels_last": True}):
+        other = make(weights, **settings).sample(y, 2, None, Noise(0, ["a", "b"], range(2)))
+        torch.testing.assert_close(other, one, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"steps": 1}, "steps=1 is outside"),
+        ({"batch": 0}, "batch=0"),
+        ({"sampler": "euler"}, "sampler=euler is not one of"),
+        ({"weights": {"x8": "a"}}, r"no network for x4: train one with .* scale=4"),
+        ({"weights": {"x4": "nowhere.pth"}}, r"nowhere\.pth do not exist"),
+        ({"unet": {**TINY, "channels": 64}}, "does not fit the network"),
+        ({"unet": {**TINY, "size": 64}}, "images of 64 pixels"),
+    ],
+)
+def test_bad_settings_are_one_sentence(weights: Path, settings: dict, sentence: str) -> None:
+    with pytest.raises(BenchError, match=sentence):
+        make(weights, **settings)
+
+
+def test_weights_of_our_own_training_load(tmp_path: Path) -> None:
+    network = filled(Sr3Config(**TINY))
+    save_file({k: v.half() for k, v in network.state_dict().items()}, tmp_path / "weights.safetensors")
+    other = Sr3Unet(Sr3Config(**TINY)).eval()
+    load_weights(other, tmp_path / "weights.safetensors")
+    x = torch.randn(1, 3, 32, 32)
+    torch.testing.assert_close(other(x, x, torch.tensor([0.5])), network(x, x, torch.tensor([0.5])), atol=0.01, rtol=0)
+
+
+def test_published_size() -> None:
+    with torch.device("meta"):
+        network = Sr3Unet(Sr3Config())
+    assert sum(p.numel() for p in network.parameters()) == 155_334_339
