@@ -171,6 +171,9 @@ class Trainable(nn.Module, ABC):
         """Return the parameters to be fitted, by name; all by default. The others are frozen."""
         return dict(self.named_parameters())
 
+    def initialise(self, x: Tensor, y: Tensor | None, noise: BatchNoise) -> None:
+        """Set parameters by data, once, before the first step; every process gets the same whole batch."""
+
     @abstractmethod
     def forward(self, x: Tensor, y: Tensor | None, noise: BatchNoise) -> dict[str, Tensor]:
         """Compute the loss.

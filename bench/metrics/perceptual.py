@@ -82,7 +82,6 @@ class PerceptualNet(nn.Module):
         self.weights = [w.to(device) for w in self.weights]
         return self
 
-    @torch.no_grad()
     def embed(self, x: Tensor) -> Embedding:
         """Unit-normalised features of images [M, 3, H, W] in [0, 1], one tensor [M, C, h, w] per depth."""
         return [_normalise(f) for f in self.backbone(self.scaling(2 * x - 1))]

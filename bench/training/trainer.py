@@ -146,6 +146,8 @@ class Trainer:
         train, val = make_splits(c.dataset, c.pool, c.val)
         order = Order(len(train), c.batch, c.seed, c.flip)
         degradation = Degradation(c.scale, train.shape[1], self.device) if c.scale else None
+        if self.state.step == 0:
+            self._initialise(train, order, degradation)
         saved = time.monotonic()
         last = saved
         sums: dict[str, float] = {}
@@ -190,6 +192,15 @@ class Trainer:
         figures = self._validate(val, degradation)
         self._finish(figures)
         return self.state
+
+    def _initialise(self, train: Any, order: Order, degradation: Degradation | None) -> None:
+        """Let the method set parameters by the first batch, whole, so that all processes set the same."""
+        c = self.config
+        numbers, flips = order(0)
+        x = to_tensor(train[numbers], flips, self.device)
+        noise = BatchNoise(c.seed * STEP_SEEDS, c.batch, slice(0, c.batch), self.device)
+        self.module.initialise(x, degradation.observe(x) if degradation else None, noise)
+        self.ema = {name: p.detach().clone() for name, p in self.trained.items()}
 
     def _step(self, x: Tensor, degradation: Degradation | None) -> dict[str, float]:
         c = self.config

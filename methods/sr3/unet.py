@@ -47,6 +47,8 @@ class Sr3Config:
 class NoiseLevel(nn.Module):
     """Sines and cosines [B, dim] of the noise level sqrt(alpha_bar) [B, 1]."""
 
+    frequencies: Tensor
+
     def __init__(self, dim: int) -> None:
         super().__init__()
         half = dim // 2

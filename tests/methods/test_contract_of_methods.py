@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,8 @@ from safetensors.torch import save_file
 from bench.check import check_method
 from bench.config import RunConfig
 from bench.contract import methods
+from methods.hcflow.flow import Hcflow
+from methods.hcflow.method import flow_config
 from methods.sr3.unet import Sr3Config, Sr3Unet
 
 
@@ -23,6 +26,11 @@ def overrides(name: str, scale: int, folder: Path) -> list[str]:
         settings = OmegaConf.to_container(OmegaConf.load("configs/sr3/small64.yaml"))
         save_file(Sr3Unet(Sr3Config(**settings)).state_dict(), folder / "sr3.safetensors")
         return ["methods.sr3.steps=4", f"methods.sr3.weights.x{scale}={folder}/sr3.safetensors"]
+    if name == "hcflow":
+        flows: dict[str, Any] = OmegaConf.to_container(OmegaConf.load("configs/hcflow/small64.yaml"))
+        model = Hcflow(flow_config(flows, scale))
+        save_file(model.state_dict(), folder / "hcflow.safetensors")
+        return [f"methods.hcflow.weights.x{scale}={folder}/hcflow.safetensors"]
     return []
 
 

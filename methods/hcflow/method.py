@@ -1,0 +1,101 @@
+"""HCFlow as a method of the benchmark."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench.checkpoints import fill_module, find_weights, read_tensors
+from bench.contract import Degradation, Facts, Method, Noise, register_method
+from bench.errors import BenchError
+from methods.hcflow.flow import Hcflow, HcflowConfig
+
+SHIPPED = Path(__file__).parent / "shipped"
+
+
+def flow_config(flows: Mapping[str, Mapping[str, Any]], scale: int) -> HcflowConfig:
+    """The flow for a scale factor.
+
+    Raises:
+        BenchError: there is none, or its levels do not make that factor.
+
+    """
+    if f"x{scale}" not in flows:
+        raise BenchError(f"scale={scale} has no flow: add flow.x{scale}.")
+    settings = dict(flows[f"x{scale}"])
+    config = HcflowConfig(**{**settings, "blocks": tuple(settings.get("blocks", HcflowConfig.blocks))})
+    if 2**config.levels != scale:
+        raise BenchError(f"A flow of {config.levels} levels is for x{2**config.levels}, not x{scale}: change levels.")
+    return config
+
+
+def load_weights(model: Hcflow, weights: str | Path) -> Path:
+    """Load ours (safetensors) or an official checkpoint (``.pth`` state dict) into a flow; return the file.
+
+    Raises:
+        BenchError: missing, truncated or mismatching weights.
+
+    """
+    path = find_weights(weights, SHIPPED)
+    state = {k.removeprefix("module."): v for k, v in read_tensors(path).items()}
+    fill_module(model, state, model.state_dict(), path)
+    return path
+
+
+@register_method("hcflow")
+class HcflowMethod(Method):
+    """HCFlow with one flow per scale; tau scales the latents.
+
+    Args:
+        flow: "x4", "x8" to keys of :class:`methods.hcflow.flow.HcflowConfig`.
+        weights: "x4", "x8" to file; a bare name is looked for among the shipped weights.
+        project: whether samples are made consistent with y exactly, before clipping (published: no).
+
+    """
+
+    facts = Facts(
+        title="HCFlow",
+        scales=(4, 8),
+        citation="Liang et al., ICCV 2021 (github:JingyunLiang/HCFlow)",
+        weights_licence="MIT (shipped); Apache-2.0 (official)",
+    )
+
+    def __init__(
+        self,
+        flow: Mapping[str, Mapping[str, Any]],
+        weights: Mapping[str, str | None],
+        project: bool = False,
+    ) -> None:
+        self.flows, self.files, self.project = dict(flow), dict(weights), project
+
+    def prepare(self, degradation: Degradation, device: torch.device) -> None:
+        """Build the flow for one scale, load its weights and invert its convolutions once."""
+        config = flow_config(self.flows, degradation.scale)
+        file = self.files.get(f"x{degradation.scale}")
+        if file is None:
+            raise BenchError(
+                f"There is no flow for x{degradation.scale}: train one with python -m bench train method=hcflow "
+                f"scale={degradation.scale} and give its file as weights.x{degradation.scale}."
+            )
+        self.degradation = degradation
+        self.model = Hcflow(config).eval().requires_grad_(False)
+        self.path = load_weights(self.model, file)
+        self.model.to(device).freeze()
+
+    def sample(self, y: Tensor, n: int, tau: float | None, noise: Noise) -> Tensor:
+        """Sample; see :meth:`methods.hcflow.flow.Hcflow.generate`."""
+        shapes = self.model.shapes(self.degradation.size)
+        latents = [noise.normal(*shape).flatten(0, 1) * (1.0 if tau is None else tau) for shape in shapes]
+        with torch.no_grad():
+            x = self.model.generate(y, latents).unflatten(0, (len(y), n))
+        if self.project:
+            x = self.degradation.project(x, y[:, None])
+        return x.clamp(0, 1)
+
+    def weights(self) -> Sequence[Path]:
+        """The file of the scale that is prepared."""
+        return [self.path]
