@@ -11,14 +11,27 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from bench import weights
 from bench.errors import BenchError
 
 
 def find_weights(name: str | Path, shipped: Path) -> Path:
-    """Return a path as it is, or, for a bare file name that is not here, that of the file in the folder `shipped`."""
+    """Return a path as it is; a bare file name that is not here is looked for in `shipped` and among known checkpoints.
+
+    Raises:
+        BenchError: a known checkpoint has changed since it first arrived (:mod:`bench.weights`).
+
+    """
     path = Path(name)
-    inside = shipped / path.name
-    return inside if not path.is_file() and path.name == str(name) and inside.is_file() else path
+    if path.is_file() or path.name != str(name):
+        return path
+    if (shipped / path.name).is_file():
+        return shipped / path.name
+    known = weights.by_file(path.name)
+    if known is not None and known.path.is_file():
+        weights.verify(known, known.path)
+        return known.path
+    return path
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -31,7 +44,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
     """
     if not path.is_file():
-        raise BenchError(f"The weights {path} do not exist: give the path of a checkpoint.")
+        known = weights.by_file(path.name)
+        how = f"python -m bench weights get {known.name}" if known else "give the path of a checkpoint"
+        raise BenchError(f"The weights {path} do not exist: {how}.")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)

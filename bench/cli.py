@@ -233,6 +233,42 @@ def _data(words: list[str]) -> int:
     return _broken(datasets.broken)
 
 
+def _weights(words: list[str]) -> int:
+    parser = _parser("weights", "List the known checkpoints, download one, or take a local file for one.")
+    actions = parser.add_subparsers(dest="action")
+    getting = actions.add_parser("get", help="download; goes on where an earlier attempt ended")
+    getting.add_argument("name")
+    adding = actions.add_parser("add", help="take a local file")
+    adding.add_argument("name")
+    adding.add_argument("file", type=Path)
+    arguments = parser.parse_args(words)
+    from bench import weights
+
+    if arguments.action == "get":
+        print(weights.get(weights.find(arguments.name)))
+        return 0
+    if arguments.action == "add":
+        print(weights.add(weights.find(arguments.name), arguments.file))
+        return 0
+    lines = []
+    for c in weights.CHECKPOINTS:
+        size = f"{c.path.stat().st_size / 1e6:.0f}" if c.path.is_file() else ""
+        how = "get" if c.url else "add"
+        lines.append([c.name, weights.state(c), size, how, c.file, c.used_by, c.licence, c.page])
+    import methods
+
+    for path in sorted(Path(methods.__path__[0]).glob("*/shipped/*.safetensors")):
+        method = path.parent.parent.name
+        size = f"{path.stat().st_size / 1e6:.1f}"
+        lines.append(
+            [f"{method}/{path.stem}", "shipped", size, "", path.name, f"methods.{method}", "MIT", "this project"]
+        )
+    heads = ["name", "state", "MB", "how", "file", "used by", "licence", "origin"]
+    print(tabulate(lines, headers=heads, tablefmt="simple", maxcolwidths=[None] * 4 + [34, 34, None, 40]))
+    print(f"\nKept in {weights.folder_of_weights()}. python -m bench weights get NAME, or add NAME FILE.")
+    return 0
+
+
 def _for_help(words: list[str], choice: str) -> list[str]:
     """Show the help of one choice where none is made: hydra's help needs a whole configuration."""
     key = choice.partition("=")[0] + "="
@@ -259,6 +295,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "methods": _methods,
     "metrics": _metrics,
     "data": _data,
+    "weights": _weights,
 }
 HYDRA_COMMANDS = ("run", "check", "train", "figure")
 

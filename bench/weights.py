@@ -1,0 +1,242 @@
+"""Known checkpoints: where they come from, whether they are on this machine, and how they get there.
+
+Files are kept in the folder ``weights`` of the cache (:func:`bench.data.cache_dir`), those of LPIPS' backbones where
+torchvision looks for them. A file whose hash nobody has published is pinned when it first arrives: its sha256 is noted
+and every later use is held against it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.error import HTTPError, URLError
+
+import torch
+from filelock import FileLock
+from tqdm import tqdm
+
+from bench.data import cache_dir
+from bench.errors import BenchError, near_matches
+from bench.store import disk_errors, write_atomic
+
+CHUNK = 1 << 20
+PINS = "pins.json"
+VDVAE = "https://openaipublic.blob.core.windows.net/very-deep-vaes-assets/vdvae-assets/"
+TORCHVISION = "https://download.pytorch.org/models/"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One file.
+
+    Attributes:
+        name: what it is called here.
+        file: its file name; methods find it by that.
+        used_by: method or metric, and setting.
+        page: where it is described.
+        licence: of the weights.
+        url: where it can be downloaded; None where a person must (Google Drive).
+        size: bytes, where known.
+        sha256: the published hash or its beginning, where known.
+        hub: whether it belongs into torch's cache.
+
+    """
+
+    name: str
+    file: str
+    used_by: str
+    page: str
+    licence: str
+    url: str | None = None
+    size: int | None = None
+    sha256: str | None = None
+    hub: bool = False
+
+    @property
+    def path(self) -> Path:
+        """Where it is kept."""
+        folder = Path(torch.hub.get_dir()) / "checkpoints" if self.hub else folder_of_weights()
+        return folder / self.file
+
+
+CHECKPOINTS = (
+    Checkpoint(
+        "vdvae_ffhq256", "ffhq256-iter-1700000-model-ema.th", "methods.cvdvae_ffhq256.prior_weights",
+        "github:openai/vdvae", "MIT", url=VDVAE + "ffhq256-iter-1700000-model-ema.th",
+    ),
+    Checkpoint(
+        "dps_ffhq256", "ffhq_10m.pt", "methods.dps_ffhq256.weights",
+        "github:DPS2022/diffusion-posterior-sampling (README, Google Drive)", "not stated",
+    ),
+    Checkpoint(
+        "sr3_16_128", "I640000_E37_gen.pth", "x8 at 128 pixels (a network of its own shape)",
+        "github:Janspiry/Image-Super-Resolution-via-Iterative-Refinement (README, Google Drive)", "Apache-2.0",
+    ),
+    Checkpoint(
+        "hcflow_celeba_x8", "SR_CelebA_8X_HCFlow.pth", "methods.hcflow_ffhq256.weights.x8",
+        "github:JingyunLiang/HCFlow (releases)", "Apache-2.0",
+    ),
+    Checkpoint(
+        "lpips_alex", "alexnet-owt-7be5be79.pth", "metric lpips_alex", "torchvision", "BSD-3-Clause",
+        url=TORCHVISION + "alexnet-owt-7be5be79.pth", sha256="7be5be79", hub=True,
+    ),
+    Checkpoint(
+        "lpips_vgg", "vgg16-397923af.pth", "metric lpips_vgg", "torchvision", "BSD-3-Clause",
+        url=TORCHVISION + "vgg16-397923af.pth", sha256="397923af", hub=True,
+    ),
+)  # fmt: skip
+
+
+def folder_of_weights() -> Path:
+    """Where checkpoints are kept that are not torchvision's."""
+    return cache_dir() / "weights"
+
+
+def find(name: str) -> Checkpoint:
+    """Return a known checkpoint by its name."""
+    for checkpoint in CHECKPOINTS:
+        if checkpoint.name == name:
+            return checkpoint
+    raise BenchError(f"There is no checkpoint '{name}'.{near_matches(name, [c.name for c in CHECKPOINTS])}")
+
+
+def by_file(file: str) -> Checkpoint | None:
+    """Return the known checkpoint with a file name, if there is one."""
+    return next((c for c in CHECKPOINTS if c.file == file), None)
+
+
+def sha256(path: Path) -> str:
+    """Hash a file."""
+    with path.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def state(checkpoint: Checkpoint) -> str:
+    """Say "here", "missing", or what part of it has been downloaded."""
+    if checkpoint.path.is_file():
+        return "here"
+    part = _part(checkpoint)
+    return f"{part.stat().st_size / 1e6:.0f} MB of it" if part.is_file() else "missing"
+
+
+def verify(checkpoint: Checkpoint, path: Path) -> None:
+    """Hold a file against the published hash, or the one that it had when it first arrived; pin it if there is none.
+
+    Raises:
+        BenchError: it is not that file.
+
+    """
+    found = sha256(path)
+    pins = _pins()
+    expected = checkpoint.sha256 or pins.get(checkpoint.file)
+    if expected is not None and not found.startswith(expected):
+        raise BenchError(
+            f"{path} is not {checkpoint.name}: its sha256 is {found[:16]}..., expected {expected[:16]}...; delete it "
+            f"and fetch it again, or remove its line in {folder_of_weights() / PINS} if its publisher has replaced it."
+        )
+    if size := checkpoint.size:
+        actual = path.stat().st_size
+        if actual != size:
+            raise BenchError(f"{path} has {actual} bytes, {checkpoint.name} has {size}: fetch it again.")
+    if expected is None:
+        write_atomic(folder_of_weights() / PINS, json.dumps({**pins, checkpoint.file: found}, indent=1))
+
+
+def get(checkpoint: Checkpoint) -> Path:
+    """Download a checkpoint, going on where an earlier attempt ended, and verify it.
+
+    Raises:
+        BenchError: no network, no address, or a wrong hash.
+
+    """
+    target = checkpoint.path
+    with disk_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{target}.lock"):  # several processes may ask for it at once
+            if not target.is_file():
+                if checkpoint.url is None:
+                    raise BenchError(
+                        f"{checkpoint.name} cannot be downloaded without a person: get {checkpoint.file} from "
+                        f"{checkpoint.page}, then python -m bench weights add {checkpoint.name} FILE."
+                    )
+                part = _part(checkpoint)
+                _download(checkpoint, part)
+                try:
+                    verify(checkpoint, part)
+                except BenchError:
+                    part.unlink()
+                    raise
+                part.replace(target)
+            else:
+                verify(checkpoint, target)
+    return target
+
+
+def add(checkpoint: Checkpoint, source: Path) -> Path:
+    """Take a local file for a checkpoint.
+
+    Raises:
+        BenchError: the file is not there or is not that checkpoint.
+
+    """
+    if not source.is_file():
+        raise BenchError(f"{source} does not exist: give the file of {checkpoint.name}.")
+    verify(checkpoint, source)
+    with disk_errors(checkpoint.path):
+        checkpoint.path.parent.mkdir(parents=True, exist_ok=True)
+        part = _part(checkpoint)
+        shutil.copyfile(source, part)
+        part.replace(checkpoint.path)
+    return checkpoint.path
+
+
+def _part(checkpoint: Checkpoint) -> Path:
+    return checkpoint.path.with_name(checkpoint.file + ".part")
+
+
+def _pins() -> dict[str, str]:
+    path = folder_of_weights() / PINS
+    if not path.is_file():
+        return {}
+    try:
+        pins: dict[str, str] = json.loads(path.read_text())
+    except ValueError as error:
+        raise BenchError(f"{path} is damaged ({error}): delete it, and files are pinned anew.") from error
+    return pins
+
+
+def _download(checkpoint: Checkpoint, part: Path) -> None:
+    assert checkpoint.url is not None
+    begun = part.stat().st_size if part.is_file() else 0
+    request = urllib.request.Request(checkpoint.url, headers={"Range": f"bytes={begun}-"} if begun else {})
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            if begun and answer.status != 206:  # the server begins anew
+                begun = 0
+            total = begun + int(answer.headers.get("Content-Length", 0))
+            with (
+                part.open("ab" if begun else "wb") as file,
+                tqdm(total=total or None, initial=begun, unit="B", unit_scale=True, desc=checkpoint.name) as bar,
+            ):
+                while data := answer.read(CHUNK):
+                    file.write(data)
+                    bar.update(len(data))
+        if total and part.stat().st_size < total:
+            raise URLError(f"the connection ended after {part.stat().st_size} of {total} bytes")
+    except HTTPError as error:
+        if error.code == 416:  # all of it had arrived
+            return
+        raise _unreachable(checkpoint, error) from error
+    except (URLError, TimeoutError, ConnectionError) as error:
+        raise _unreachable(checkpoint, error) from error
+
+
+def _unreachable(checkpoint: Checkpoint, error: Exception) -> BenchError:
+    return BenchError(
+        f"{checkpoint.name} could not be downloaded from {checkpoint.url} ({error}): check the network and repeat the "
+        f"command, which goes on where it ended, or python -m bench weights add {checkpoint.name} FILE."
+    )
