@@ -37,6 +37,8 @@ class VdvaeConfig:
         bits: 8, or 5 for the low-bit training target of FFHQ-256.
         shift: added to intensities in [0, 255] before they enter.
         scale: multiplied afterwards.
+        max_log_std: largest logarithm of the standard deviation of a latent's prior; None for none (published). A young
+            prior can run away: rare latents give states it has not seen, for which it predicts still larger deviations.
 
     """
 
@@ -52,6 +54,7 @@ class VdvaeConfig:
     bits: int = 5
     shift: float = -112.8666757481
     scale: float = 1 / 69.84780273
+    max_log_std: float | None = None
 
     def channels(self, resolution: int) -> int:
         """Channels of the features at a resolution."""
@@ -175,6 +178,7 @@ class TopDownBlock(nn.Module):
         self.source = source
         self.channels = c
         self.zdim = config.zdim
+        self.max_log_std = config.max_log_std
         self.enc = Block(2 * c, middle, 2 * config.zdim, resolution, residual=False)
         if low:
             self.enc_y = Block(2 * c, middle, 2 * config.zdim, resolution, residual=False)
@@ -199,7 +203,7 @@ class TopDownBlock(nn.Module):
     def prior_of(self, x: Tensor) -> tuple[Gaussian, Tensor]:
         """p(z | z_<l) and what the prior's branch adds to the state."""
         mean, log_std, more = self.prior(x).split([self.zdim, self.zdim, self.channels], 1)
-        return Gaussian(mean, log_std), more
+        return Gaussian(mean, log_std if self.max_log_std is None else log_std.clamp(max=self.max_log_std)), more
 
     @staticmethod
     def posterior(branch: Block, x: Tensor, features: Tensor) -> Gaussian:

@@ -168,3 +168,16 @@ def test_fill_is_reproducible() -> None:
     a, b = ours("small", low=False), ours("small", low=False)
     fill(b)
     assert all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))
+
+
+def test_the_deviation_of_a_prior_can_be_limited() -> None:
+    """A prior whose deviations grow with its state stays finite."""
+    from dataclasses import replace
+
+    from methods.cvdvae.vdvae import TopDownBlock
+
+    block = TopDownBlock(replace(ours("small", low=False).config, max_log_std=2.0), 4, None, 10, low=False)
+    torch.nn.init.constant_(block.prior.c4.bias, 50.0)
+    prior, _ = block.prior_of(torch.zeros(1, block.channels, 4, 4))
+    assert prior.log_std.max().item() == 2.0
+    assert prior.draw(torch.ones(1, block.zdim, 4, 4)).isfinite().all()
