@@ -39,6 +39,7 @@ Commands:
   methods   list the methods
   metrics   list the metrics
   data      list the datasets and how to get them
+  weights   list, download or take local files of known checkpoints  [get NAME | add NAME FILE]
 
 Examples:
   python -m bench run methods=[bicubic] scale=8
@@ -234,7 +235,11 @@ def _data(words: list[str]) -> int:
 
 
 def _weights(words: list[str]) -> int:
-    parser = _parser("weights", "List the known checkpoints, download one, or take a local file for one.")
+    parser = _parser(
+        "weights",
+    text = "List the known checkpoints, download one, or take a file. Example: python -m bench weights get lpips_vgg"
+    parser = _parser("weights", text)
+    )
     actions = parser.add_subparsers(dest="action")
     getting = actions.add_parser("get", help="download; goes on where an earlier attempt ended")
     getting.add_argument("name")
