@@ -235,11 +235,8 @@ def _data(words: list[str]) -> int:
 
 
 def _weights(words: list[str]) -> int:
-    parser = _parser(
-        "weights",
     text = "List the known checkpoints, download one, or take a file. Example: python -m bench weights get lpips_vgg"
     parser = _parser("weights", text)
-    )
     actions = parser.add_subparsers(dest="action")
     getting = actions.add_parser("get", help="download; goes on where an earlier attempt ended")
     getting.add_argument("name")
