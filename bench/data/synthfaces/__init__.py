@@ -103,7 +103,7 @@ class Synthfaces(Dataset):
         title="Synthfaces",
         licence="MIT, as this project",
         how_to_get="built in: rendered on the fly",
-        default_limit=16,
+        default_limit=12,
     )
 
     def __init__(self, split: str = "test", size: int = 64) -> None:
