@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 import types
 from pathlib import Path
 from typing import Any
 
 import torch
+from side_by_side import alternate, error
 from torch import Tensor, nn
 
 from bench.degradation import Degradation
@@ -35,11 +35,6 @@ def fill(module: nn.Module) -> None:
                 p.copy_(0.5 * p[0].numel() ** -0.5 * drawn)
             else:  # norms keep a gain of about 1
                 p.copy_(0.05 * drawn + float(name.endswith("weight")))
-
-
-def error(a: Tensor, b: Tensor) -> float:
-    """Largest difference relative to the largest value."""
-    return float((a - b).abs().max() / b.abs().max())
 
 
 def main() -> None:
@@ -105,17 +100,11 @@ def main() -> None:
         generator = torch.Generator().manual_seed(3)
         return posterior_sample(ours, make_scheduler(arguments.steps), y, degradation, x[:1].clone(), [generator], 0.3)
 
-    results: dict[Any, Tensor] = {}
-    seconds: dict[Any, list[float]] = {reference: [], mine: []}
-    for _ in range(arguments.repeats):
-        for loop, times in seconds.items():
-            begun = time.perf_counter()
-            results[loop] = loop()
-            times.append((time.perf_counter() - begun) / arguments.steps)
-    print(f"trajectory of {arguments.steps} steps, {arguments.size}: {error(results[mine], results[reference]):.1e}")
+    wrong, theirs_took, ours_took = alternate(reference, mine, arguments.repeats)
+    print(f"trajectory of {arguments.steps} steps, {arguments.size}: {wrong:.1e}")
     print(
         f"seconds per step at batch 1, {torch.get_num_threads()} threads: "
-        f"published {min(seconds[reference]):.3f}, ours {min(seconds[mine]):.3f}"
+        f"published {theirs_took / arguments.steps:.3f}, ours {ours_took / arguments.steps:.3f}"
     )
 
 

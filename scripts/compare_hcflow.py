@@ -11,23 +11,18 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-import time
 import types
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from side_by_side import alternate, error
 from torch import Tensor
 
 from methods.hcflow.flow import Hcflow, HcflowConfig
 
 TAU = 0.8
-
-
-def error(a: Tensor, b: Tensor) -> float:
-    """Largest difference relative to the largest value."""
-    return float((a - b).abs().max() / b.abs().max())
 
 
 def make_config(scale: int, size: str) -> HcflowConfig:
@@ -106,17 +101,11 @@ def main() -> None:
             drawn = [[TAU * torch.randn(1, *s) for s in ours.shapes(size)] for _ in range(arguments.samples)]
             return ours.generate(y, [torch.cat(level) for level in zip(*drawn, strict=True)]).clamp(0, 1)
 
-        seconds: dict[str, list[float]] = {"official": [], "ours": []}
-        for _ in range(arguments.repeats):
-            results = []
-            for (_, times), call in zip(seconds.items(), (reference, mine), strict=True):
-                begun = time.perf_counter()
-                results.append(call())
-                times.append(time.perf_counter() - begun)
-    print(f"samples: {error(results[1], results[0]):.1e}")
+        wrong, theirs_took, ours_took = alternate(reference, mine, arguments.repeats)
+    print(f"samples: {wrong:.1e}")
     print(
         f"seconds for {arguments.samples} samples of one image, {torch.get_num_threads()} threads: "
-        f"official {min(seconds['official']):.2f}, ours {min(seconds['ours']):.2f}"
+        f"official {theirs_took:.2f}, ours {ours_took:.2f}"
     )
 
 

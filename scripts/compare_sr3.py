@@ -10,24 +10,18 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import torch
+from side_by_side import alternate, error
 from torch import Tensor
 
 from methods.sr3.sampler import BETAS, make_scheduler, sample
 from methods.sr3.unet import Sr3Config, Sr3Unet
 
 SMALL = Sr3Config(size=32, channels=32, multipliers=(1, 2, 4), blocks=2, attention=(16,), groups=16)
-
-
-def error(a: Tensor, b: Tensor) -> float:
-    """Largest difference relative to the largest value."""
-    return float((a - b).abs().max() / b.abs().max())
 
 
 def main() -> None:
@@ -81,17 +75,11 @@ def main() -> None:
         generator = torch.Generator().manual_seed(3)
         return sample(ours, scheduler, condition[:1], x[:1].clone(), [generator])
 
-    results: dict[Callable[[], Tensor], Tensor] = {}
-    seconds: dict[Callable[[], Tensor], list[float]] = {reference: [], mine: []}
-    for _ in range(arguments.repeats):
-        for loop, times in seconds.items():
-            begun = time.perf_counter()
-            results[loop] = loop()
-            times.append((time.perf_counter() - begun) / arguments.steps)
-    print(f"trajectory of {arguments.steps} steps, {arguments.size}: {error(results[mine], results[reference]):.1e}")
+    wrong, theirs_took, ours_took = alternate(reference, mine, arguments.repeats)
+    print(f"trajectory of {arguments.steps} steps, {arguments.size}: {wrong:.1e}")
     print(
         f"seconds per step at batch 1, {torch.get_num_threads()} threads: "
-        f"published {min(seconds[reference]):.3f}, ours {min(seconds[mine]):.3f}"
+        f"published {theirs_took / arguments.steps:.3f}, ours {ours_took / arguments.steps:.3f}"
     )
 
 
