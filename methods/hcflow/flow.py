@@ -379,25 +379,28 @@ class Hcflow(nn.Module):
             channels = self.flow.kept[level]
         return found[::-1]
 
-    def generate(self, y: Tensor, latents: list[Tensor]) -> Tensor:
+    def coarse_features(self, y: Tensor) -> Tensor:
+        """Features of the coarsest level, which depend on y alone: all samples of an image share them."""
+        return self.flow.conditional(self.config.levels - 1).features(y)
+
+    def generate(self, y: Tensor, latents: list[Tensor], coarse: Tensor | None = None) -> Tensor:
         """Images from observations and latents.
 
         Args:
             y: [B, 3, h, h] in [0, 1].
-            latents: normal noise times the temperature, of `shapes`, each [B * n, ...], image by image.
+            latents: normal noise times the temperature, of `shapes`, each [B, ...].
+            coarse: `coarse_features` of y where they are known already.
 
         Returns:
-            [B * n, 3, H, H], not clipped.
+            [B, 3, H, H], not clipped.
 
         """
-        n = len(latents[0]) // len(y)
         x = y
         features: list[Tensor] = []
         for level, normal in zip(reversed(range(self.config.levels)), latents, strict=True):
             flow = self.flow.conditional(level)
-            found = flow.features(condition(x, features))
-            if len(found) < len(normal):  # the coarsest features depend on y alone: one for all samples
-                found, x = found.repeat_interleave(n, 0), x.repeat_interleave(n, 0)
+            known = coarse if level == self.config.levels - 1 else None
+            found = flow.features(condition(x, features)) if known is None else known
             features.append(found)
             x = torch.cat([x, flow.draw(normal, found)], 1)
             for step in reversed(self.flow.steps(level)):

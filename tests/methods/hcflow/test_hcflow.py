@@ -173,7 +173,7 @@ def weights(tmp_path: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("scale", [4, 8])
 def test_samples_of_an_image_share_its_features(weights: dict[str, str], scale: int) -> None:
-    method = HcflowMethod(FLOWS, weights)
+    method = HcflowMethod(FLOWS, weights, batch=2)
     method.prepare(Degradation(scale, 16), torch.device("cpu"))
     _, y = pair(scale)
     many = method.sample(y, 3, 0.8, Noise(0, ["a", "b"], range(3)))
@@ -186,6 +186,7 @@ def test_samples_of_an_image_share_its_features(weights: dict[str, str], scale: 
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
+        ({"batch": 0}, "batch=0"),
         ({"weights": {"x4": None}}, r"no flow for x4: train one"),
         ({"weights": {"x4": "nowhere.pth"}}, r"nowhere\.pth do not exist"),
         ({"flow": {"x8": FLOWS["x8"]}}, "scale=4 has no flow"),
