@@ -77,7 +77,7 @@ CHECKPOINTS = (
         "github:Janspiry/Image-Super-Resolution-via-Iterative-Refinement (README, Google Drive)", "Apache-2.0",
     ),
     Checkpoint(
-        "hcflow_celeba_x8", "SR_CelebA_8X_HCFlow.pth", "methods.hcflow_ffhq256.weights.x8",
+        "hcflow_celeba_x8", "SR_CelebA_X8_HCFlow.pth", "methods.hcflow_ffhq256.weights.x8",
         "github:JingyunLiang/HCFlow (releases)", "Apache-2.0",
     ),
     Checkpoint(
