@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
@@ -21,6 +22,9 @@ from omegaconf.errors import OmegaConfBaseException
 from tabulate import tabulate
 
 from bench.errors import BenchError, near_matches
+
+if TYPE_CHECKING:
+    from bench.store import RunDir
 
 CONFIGS = "pkg://configs"
 INTERRUPTED = 130
@@ -35,6 +39,7 @@ Commands:
   check     run the contract on one method                           method=NAME [hydra overrides]
   train     train a method                                           method=NAME [hydra overrides]
   figure    compute a figure from a method                           NAME [hydra overrides]
+  reproduce the paper's tables and figures                           PART [hydra overrides]
   tables    make the tables and figures of a run directory again     RUN_DIR
   methods   list the methods
   metrics   list the metrics
@@ -46,6 +51,7 @@ Examples:
   python -m bench run methods=[bicubic] dataset=portraits256 scale=[4,8] out=results/runs/portraits
   python -m bench check method=bicubic
   python -m bench train method=vdvae dataset=shipped budget=2h
+  python -m bench reproduce paper dataset=synthfaces limit=10
   python -m bench tables results/runs/portraits
 
 python -m bench COMMAND --help tells more. Completion: eval "$(bench -sc install=bash)"
@@ -78,14 +84,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(words: list[str]) -> int:
     def task(cfg: DictConfig) -> int:
         from bench.config import read_config
-        from bench.figures import sample_grids
         from bench.runner import run
-        from bench.tables import write_tables
 
         config = read_config(cfg)
         directory, complete = run(config)
-        print(write_tables(directory, config.paper))
-        sample_grids(directory)
+        print(_write_results(directory, config.paper))
         print(f"\nTables and figures: {directory.path}")
         if not complete:
             failures = directory.failures
@@ -145,22 +148,13 @@ def _train(words: list[str]) -> int:
 def _figure(words: list[str]) -> int:
     def task(cfg: DictConfig) -> int:
         import torch
-        from matplotlib.figure import Figure
 
         from bench.config import resolve_device
-        from bench.contract import studies
-        from bench.figures import save
-        from bench.store import write_atomic
+        from bench.study import write_study
         from bench.values import plain
 
-        settings = plain(cfg)["study"]
-        study = studies.get(settings.pop("name"))(**settings)
-        frame = study.compute(int(cfg.seed), torch.device(resolve_device(cfg.device)))
         out = Path(cfg.out or f"results/figures/{cfg.study.name}")
-        write_atomic(out.with_suffix(".csv"), frame.to_csv(index=False))
-        figure = Figure(figsize=(5, 3.5), layout="constrained")
-        study.plot(frame, figure.add_subplot())
-        save(figure, out)
+        write_study(plain(cfg)["study"], int(cfg.seed), torch.device(resolve_device(cfg.device)), out)
         print(f"{out}.csv, {out}.png, {out}.pdf")
         return 0
 
@@ -172,22 +166,56 @@ def _figure(words: list[str]) -> int:
     return _hydra("figure", words, task)
 
 
+def _reproduce(words: list[str]) -> int:
+    def task(cfg: DictConfig) -> int:
+        from bench.reproduce import read_reproduction, reproduce
+
+        if reproduce(read_reproduction(cfg)):
+            return 0
+        print("bench: something was left out or failed; see above.", file=sys.stderr)
+        return 1
+
+    help_asked = any(w in ("-h", "--help") for w in words)
+    named = [w for w in words if "=" not in w and not w.startswith("-")]
+    if not help_asked and not named and not any(w.startswith("part=") for w in words):
+        raise BenchError("reproduce needs a part: python -m bench reproduce paper.")
+    rest = [w for w in words if w not in named]
+    if named:
+        rest.append(f"part=[{','.join(named)}]")
+    dataset = next((w for w in words if w.startswith("dataset=")), "dataset=ffhq256")
+    if dataset != "dataset=ffhq256" and not any(w.startswith("protocol=") for w in words):
+        rest.append("protocol=small")
+    return _hydra("reproduce", rest, task)
+
+
 def _tables(words: list[str]) -> int:
     parser = _parser("tables", "Make the tables and figures of a run directory again, without any model.")
     parser.add_argument("run_dir", metavar="RUN_DIR", type=Path, help="a run directory, as results/runs/NAME")
     parser.add_argument("--paper", action="store_true", help="also write the paper's figures beside the measured ones")
     parser.epilog = "Example: python -m bench tables results/runs/portraits --paper"
     arguments = parser.parse_args(words)
-    from bench.figures import sample_grids
     from bench.store import RunDir
-    from bench.tables import write_tables
 
     directory = RunDir(arguments.run_dir)
     paper = arguments.paper or bool(directory.config.get("paper"))
     with directory.lock():
-        print(write_tables(directory, paper))
-        sample_grids(directory)
+        print(_write_results(directory, paper))
     return 0
+
+
+def _write_results(directory: RunDir, paper: bool) -> str:
+    """Write tables and figures of a run directory; return the table for the console."""
+    from bench.figures import sample_grids
+    from bench.paper import write_paper
+    from bench.plots import write_plots
+    from bench.tables import write_tables
+
+    table = write_tables(directory)
+    if paper:
+        write_paper(directory)
+    sample_grids(directory)
+    write_plots(directory)
+    return table
 
 
 def _methods(words: list[str]) -> int:
@@ -293,13 +321,14 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "check": _check,
     "train": _train,
     "figure": _figure,
+    "reproduce": _reproduce,
     "tables": _tables,
     "methods": _methods,
     "metrics": _metrics,
     "data": _data,
     "weights": _weights,
 }
-HYDRA_COMMANDS = ("run", "check", "train", "figure")
+HYDRA_COMMANDS = ("run", "check", "train", "figure", "reproduce")
 
 
 def _hydra(config_name: str, words: list[str], task: Callable[[DictConfig], int]) -> int:

@@ -54,6 +54,7 @@ class RunConfig:
     batch: int
     quantise: bool
     save_images: int
+    apd_images: int | None
     paper: bool
     perceptual: str
     metrics: tuple[str, ...]
@@ -73,6 +74,7 @@ class RunConfig:
             "batch": self.batch,
             "quantise": self.quantise,
             "save_images": self.save_images,
+            "apd_images": self.apd_images,
             "paper": self.paper,
             "metrics": list(self.metrics),
             "timing": vars(self.timing),
@@ -114,6 +116,7 @@ def read_config(cfg: DictConfig) -> RunConfig:
         batch=integer(raw, "batch", 1),
         quantise=boolean(raw, "quantise"),
         save_images=integer(raw, "save_images", 0),
+        apd_images=None if raw["apd_images"] is None else integer(raw, "apd_images", 1),
         paper=boolean(raw, "paper"),
         perceptual=str(raw["perceptual"]),
         metrics=tuple(str(m) for m in items(raw["metrics"], "metrics")),
@@ -141,7 +144,7 @@ def resolve_device(name: str) -> str:
 
 
 def _default_out(config: RunConfig) -> Path:
-    record = {k: v for k, v in config.record().items() if k not in ("device", "batch", "timing", "paper")}
+    record = {k: v for k, v in config.record().items() if k not in ("device", "batch", "timing", "apd_images", "paper")}
     record["perceptual"] = config.perceptual
     digest = hashlib.sha256(json.dumps(record, sort_keys=True, default=str).encode()).hexdigest()[:8]
     return Path("results/runs") / f"{config.dataset['name']}-{digest}"

@@ -221,16 +221,20 @@ register_trainable = trainables.register
 class Study(ABC):
     """A figure that is computed from a method rather than from a run: ``python -m bench figure NAME``.
 
-    Its constructor takes the keys of ``configs/study/NAME.yaml``. Register with :func:`register_study`.
+    It consists of `items` independent pieces, so that it can be resumed. Its constructor takes the keys of
+    ``configs/study/NAME.yaml``. Register with :func:`register_study`.
     """
 
+    items: int
+    """Number of pieces."""
+
     @abstractmethod
-    def compute(self, seed: int, device: torch.device) -> pd.DataFrame:
-        """Return the figures, one observation per row."""
+    def compute(self, item: int, seed: int, device: torch.device) -> pd.DataFrame:
+        """Return the figures of one piece, 0 to ``items - 1``, one observation per row."""
 
     @abstractmethod
     def plot(self, frame: pd.DataFrame, axes: Axes) -> None:
-        """Draw what `compute` returned."""
+        """Draw the rows of all pieces; ``frame`` has the column ``item`` besides those of `compute`."""
 
 
 studies: Registry[Study] = Registry("figure", package="methods", group="bench.methods")

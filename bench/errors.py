@@ -5,6 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+SHOWN = 30
+"""Names at most in a list of what is known."""
+
 
 class BenchError(Exception):
     """Something the user can mend; its text says what is wrong and how."""
@@ -24,4 +27,5 @@ def near_matches(word: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
     if close:
         return " Did you mean " + " or ".join(repr(c) for c in close) + "?"
-    return f" Known: {', '.join(known)}." if known else ""
+    listed = ", ".join(known[:SHOWN]) + (f" and {len(known) - SHOWN} more" if len(known) > SHOWN else "")
+    return f" Known: {listed}." if known else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -181,8 +181,12 @@ class _Run:
             say(f"{what}: {image + ': ' if image else ''}{reason}")
 
 
-def run(config: RunConfig) -> tuple[RunDir, bool]:
+def run(config: RunConfig, only: Collection[CellKey] | None = None) -> tuple[RunDir, bool]:
     """Measure everything that `config` asks for and is not in its run directory yet.
+
+    Args:
+        config: the run.
+        only: the cells to measure now; None for all.
 
     Returns:
         the run directory, and whether everything succeeded. Images and methods that failed are in ``failures.jsonl``;
@@ -192,8 +196,8 @@ def run(config: RunConfig) -> tuple[RunDir, bool]:
         BenchError: nothing can be done with this configuration or directory.
 
     """
-    keys = cell_keys(config)
-    for m in config.methods:
+    keys = cell_keys(config) if only is None else only
+    for m in (m for m in config.methods if m.label in {k.label for k in keys}):
         make_method(m)  # a wrong parameter is an error before anything is computed
     dataset = make_dataset(config.dataset)
     for scale in config.scales:
@@ -220,7 +224,8 @@ def run(config: RunConfig) -> tuple[RunDir, bool]:
         )
         for scale in config.scales:
             for m in config.methods:
-                _run_method(state, m, scale, [k for k in keys if k.label == m.label and k.scale == scale])
+                if of_method := [k for k in keys if k.label == m.label and k.scale == scale]:
+                    _run_method(state, m, scale, of_method)
     return directory, not state.failures
 
 
@@ -332,7 +337,7 @@ def _run_batch(
     values = evaluate(state.metrics, e)
     for row, index in enumerate(indices):
         if index < state.config.save_images:
-            _save_images(state.directory, cell.key, index, hr[row], y[row], samples[row])
+            save_images(state.directory, cell.key, index, hr[row], y[row], samples[row])
     ids = [state.dataset.ids[i] for i in indices]
     cell.add(indices[0], *_rows(cell.key, indices, ids, samples.shape[1], values))
 
@@ -359,7 +364,8 @@ def _rows(
     return samples, images
 
 
-def _save_images(directory: RunDir, key: CellKey, index: int, hr: Tensor, y: Tensor, samples: Tensor) -> None:
+def save_images(directory: RunDir, key: CellKey, index: int, hr: Tensor, y: Tensor, samples: Tensor) -> None:
+    """Keep one image's HR [3, H, H], LR [3, h, h] and samples [n, 3, H, H] as PNG files."""
     folder = directory.image_folder(key.scale, index)
     named = {"hr": hr, "lr": y} | {f"{key.label}{key.tau_suffix}_{j}": x for j, x in enumerate(samples)}
     for name, x in named.items():

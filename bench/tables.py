@@ -1,14 +1,13 @@
 """Tables from the rows of a run directory; no model is needed.
 
 ``table.csv`` has full precision and intervals, ``table.md`` and the console are for reading, ``table.tex`` follows
-the paper's Table 1. ``differences.csv`` compares methods image by image. ``paper.*`` puts the published figures beside
-ours.
+the paper's Table 1. ``differences.csv`` compares methods image by image. :mod:`bench.paper` puts published figures
+beside ours.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from importlib.resources import files
+from dataclasses import dataclass, replace
 from itertools import combinations, groupby
 from typing import Any
 
@@ -23,10 +22,7 @@ from bench.store import Cell, RunDir, write_atomic
 PREFIXES = {"Diversity (APD)": "APD ", "Diversity (NTIRE)": "NTIRE "}
 """What the name of a column needs where it stands without its group."""
 ARROWS = {"higher": "↑", "lower": "↓"}
-PAPER = (
-    "Prost et al., Efficient Posterior Sampling For Diverse Super-Resolution with Hierarchical VAE Prior, VISAPP 2024"
-)
-PAPER_TAU = 0.8
+NOTE = "Means over images ± half the width of their 95% bootstrap intervals."
 
 
 @dataclass(frozen=True)
@@ -37,6 +33,15 @@ class Row:
     title: str
     ranked: bool
     values: dict[str, pd.Series]
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a LaTeX table: its scale, what stands before the figures, and the figures."""
+
+    scale: int
+    heads: tuple[str, ...]
+    cells: tuple[str, ...]
 
 
 def read_rows(run: RunDir) -> tuple[list[Row], list[str]]:
@@ -69,7 +74,9 @@ def read_rows(run: RunDir) -> tuple[list[Row], list[str]]:
             elif domain == "sample":
                 values[name] = per_image[name]
             else:
-                values[name] = images[name].sort_index()
+                of_images = images[name].sort_index()
+                within = of_images.index < (config.get("apd_images") or np.inf)
+                values[name] = of_images[within] if domain == "pair" else of_images
         rows.append(Row(cell, title, facts["evaluations"] > 0, values))
     return rows, names
 
@@ -126,16 +133,17 @@ def unit(facts: MetricFacts) -> str:
     return f"x {facts.factor:.0e}".replace("e+0", "e") if facts.factor != 1 else facts.unit
 
 
-def _format(value: float, facts: MetricFacts) -> str:
+def format_value(value: float, facts: MetricFacts) -> str:
+    """A figure with the digits of its metric; "" for NaN."""
     return "" if np.isnan(value) else format(value, facts.digits)
 
 
-def _interval(frame: pd.DataFrame, i: int, name: str) -> str:
+def interval_text(frame: pd.DataFrame, i: int, name: str) -> str:
     """A mean with half the width of its interval, or the mean alone."""
     facts, key = metric_facts(name), column(name)
     value, low, high = (float(frame[k].iloc[i]) for k in (key, key + "_lo", key + "_hi"))
-    text = _format(value, facts)
-    return f"{text} ± {_format((high - low) / 2, facts)}" if text and high > low else text
+    text = format_value(value, facts)
+    return f"{text} ± {format_value((high - low) / 2, facts)}" if text and high > low else text
 
 
 def markdown(rows: list[Row], names: list[str], frame: pd.DataFrame, intervals: bool, style: str = "pipe") -> str:
@@ -151,7 +159,7 @@ def markdown(rows: list[Row], names: list[str], frame: pd.DataFrame, intervals: 
         key = row.cell.key
         tau = [("" if key.tau is None else f"{key.tau:g}")] if temperatures else []
         cells = [
-            _interval(frame, i, n) if intervals else _format(float(frame[column(n)].iloc[i]), metric_facts(n))
+            interval_text(frame, i, n) if intervals else format_value(float(frame[column(n)].iloc[i]), metric_facts(n))
             for n in names
         ]
         lines.append([f"x{key.scale}", row.title, *tau, str(frame["n_images"].iloc[i]), *cells])
@@ -169,7 +177,7 @@ def _ranks(rows: list[Row], frame: pd.DataFrame, name: str, scale: int) -> dict[
         for i, row in enumerate(rows)
         if row.cell.key.scale == scale
         and (row.ranked or facts.domain != "timing")
-        and (text := _format(float(frame[column(name)].iloc[i]), facts))
+        and (text := format_value(float(frame[column(name)].iloc[i]), facts))
     }
     if len(printed) < 2:
         return {}
@@ -177,95 +185,70 @@ def _ranks(rows: list[Row], frame: pd.DataFrame, name: str, scale: int) -> dict[
     return {i: best.index(v) for i, v in printed.items() if v in best}
 
 
-def _escape(text: str) -> str:
+def escape(text: str) -> str:
+    """Text for LaTeX."""
     for character in "\\&%$#_{}":
         text = text.replace(character, "\\textbackslash{}" if character == "\\" else "\\" + character)
     return text.replace("~", "\\textasciitilde{}").replace("^", "\\textasciicircum{}")
 
 
-def latex(rows: list[Row], names: list[str], frame: pd.DataFrame) -> str:
-    r"""Render the paper's Table 1: grouped heads, best in bold and second best underlined per scale.
+def ranked_lines(rows: list[Row], names: list[str], frame: pd.DataFrame) -> list[Line]:
+    """LaTeX lines (title, temperature, figures) with the best in bold and the second best underlined per scale."""
+    lines = []
+    for scale, members in groupby(range(len(rows)), key=lambda i: rows[i].cell.key.scale):
+        ranks = {name: _ranks(rows, frame, name, scale) for name in names}
+        for i in members:
+            tau = rows[i].cell.key.tau
+            cells = []
+            for name in names:
+                text = format_value(float(frame[column(name)].iloc[i]), metric_facts(name))
+                rank = ranks[name].get(i)
+                cells.append(rf"\textbf{{{text}}}" if rank == 0 else rf"\underline{{{text}}}" if rank == 1 else text)
+            lines.append(Line(scale, (escape(rows[i].title), "" if tau is None else f"{tau:g}"), tuple(cells)))
+    return lines
 
-    Needs ``\usepackage{booktabs}``.
-    """
-    temperatures = frame["tau"].notna().any()
+
+def latex(rows: list[Row], names: list[str], frame: pd.DataFrame) -> str:
+    r"""Render the paper's Table 1: grouped heads, a rule between scales. Needs ``\usepackage{booktabs}``."""
+    lines = ranked_lines(rows, names, frame)
+    if any(line.heads[1] for line in lines):
+        return render_latex(("Method", r"$\tau$"), lines, names)
+    return render_latex(("Method",), [replace(line, heads=line.heads[:1]) for line in lines], names)
+
+
+def render_latex(heads: tuple[str, ...], lines: list[Line], names: list[str]) -> str:
+    """Lay out lines as a booktabs table with a rule between scales; `heads` are those before the metrics."""
     groups = [(g, len(list(members))) for g, members in groupby(names, key=lambda n: metric_facts(n).group)]
-    first = 4 if temperatures else 3
-    heads, rules, at = [], [], first
+    at = len(heads) + 2
+    titles, rules = [], []
     for group, width in groups:
-        heads.append(rf"\multicolumn{{{width}}}{{c}}{{{_escape(group)}}}")
+        titles.append(rf"\multicolumn{{{width}}}{{c}}{{{escape(group)}}}")
         rules.append(rf"\cmidrule(lr){{{at}-{at + width - 1}}}")
         at += width
     labels = []
     for name in names:
         facts = metric_facts(name)
         extra = rf" ($\times 10^{{{round(np.log10(facts.factor))}}}$)" if facts.factor != 1 else ""
-        extra = f" ({_escape(facts.unit)})" if facts.unit and not extra else extra
-        labels.append(rf"{_escape(facts.label)}{extra} $\{'uparrow' if facts.better == 'higher' else 'downarrow'}$")
-    lines = [
+        extra = f" ({escape(facts.unit)})" if facts.unit and not extra else extra
+        labels.append(rf"{escape(facts.label)}{extra} $\{'uparrow' if facts.better == 'higher' else 'downarrow'}$")
+    text = [
         r"% needs \usepackage{booktabs}",
-        rf"\begin{{tabular}}{{ll{'c' if temperatures else ''}{'c' * len(names)}}}",
+        rf"\begin{{tabular}}{{ll{'c' * (len(heads) - 1 + len(names))}}}",
         r"\toprule",
-        " & ".join(["", "", *([""] if temperatures else []), *heads]) + r" \\",
+        " & ".join([""] * (len(heads) + 1) + titles) + r" \\",
         " ".join(rules),
-        " & ".join(["", "Method", *([r"$\tau$"] if temperatures else []), *labels]) + r" \\",
+        " & ".join(["", *heads, *labels]) + r" \\",
     ]
-    for scale, members in groupby(range(len(rows)), key=lambda i: rows[i].cell.key.scale):
-        lines.append(r"\midrule")
-        ranks = {name: _ranks(rows, frame, name, scale) for name in names}
-        for number, i in enumerate(members):
-            tau = rows[i].cell.key.tau
-            cells = []
-            for name in names:
-                text = _format(float(frame[column(name)].iloc[i]), metric_facts(name))
-                rank = ranks[name].get(i)
-                cells.append(rf"\textbf{{{text}}}" if rank == 0 else rf"\underline{{{text}}}" if rank == 1 else text)
-            head = [rf"$\times {scale}$" if number == 0 else "", _escape(rows[i].title)]
-            head += ["" if tau is None else f"{tau:g}"] if temperatures else []
-            lines.append(" & ".join([*head, *cells]) + r" \\")
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+    for scale, members in groupby(lines, key=lambda line: line.scale):
+        text.append(r"\midrule")
+        for number, line in enumerate(members):
+            first = rf"$\times {scale}$" if number == 0 else ""
+            text.append(" & ".join([first, *line.heads, *line.cells]) + r" \\")
+    return "\n".join([*text, r"\bottomrule", r"\end{tabular}"]) + "\n"
 
 
-def published() -> pd.DataFrame:
-    """The paper's figures: scale, method, tau, metric (our name, "lpips" without a backbone), published."""
-    folder = files("bench.published")
-    with (folder / "table1.csv").open() as one, (folder / "table2.csv").open() as two:
-        table1, table2 = pd.read_csv(one), pd.read_csv(two)
-    table1["tau"] = np.where(table1["method"].isin(["hcflow", "cvdvae"]), PAPER_TAU, np.nan)
-    table2 = table2[table2["tau"] != PAPER_TAU].assign(method="cvdvae")  # Table 1 has the others
-    long = pd.concat([table1, table2]).melt(["scale", "method", "tau"], var_name="metric", value_name="published")
-    return long.dropna(subset=["published"])
-
-
-def beside_paper(rows: list[Row], names: list[str], frame: pd.DataFrame) -> pd.DataFrame:
-    """Measured and published figures of the same method, scale, temperature and metric, with their difference.
-
-    The paper does not name the backbone of its LPIPS: LPIPS with either is compared with it, ST-LPIPS never.
-    """
-    theirs = {
-        (r["scale"], r["method"], None if np.isnan(r["tau"]) else r["tau"], r["metric"]): float(r["published"])
-        for r in published().to_dict("records")
-    }
-    records = []
-    for i, row in enumerate(rows):
-        key = row.cell.key
-        for name in names:
-            ours = column(name)
-            known = ours.replace("lpips_alex", "lpips").replace("lpips_vgg", "lpips") if "stlpips" not in ours else ours
-            value = theirs.get((key.scale, row.cell.facts["method"], key.tau, known))
-            if value is not None:
-                measured, lo, hi = (float(frame[ours + s].iloc[i]) for s in ("", "_lo", "_hi"))
-                records.append((key.scale, key.label, key.tau, ours, measured, lo, hi, value, measured - value))
-    columns = ["scale", "method", "tau", "metric", "measured", "lo", "hi", "published", "difference"]
-    return pd.DataFrame(records, columns=columns)
-
-
-def write_tables(run: RunDir, paper: bool = False) -> str:
+def write_tables(run: RunDir) -> str:
     """Write all tables of a run directory.
-
-    Args:
-        run: the directory.
-        paper: also write the published figures beside ours.
 
     Returns:
         the table for the console; a sentence where nothing was measured.
@@ -277,21 +260,6 @@ def write_tables(run: RunDir, paper: bool = False) -> str:
     frame = summarise(rows, names)
     write_atomic(run.path / "table.csv", frame.to_csv(index=False))
     write_atomic(run.path / "table.tex", latex(rows, names, frame))
-    note = "Means over images ± half the width of their 95% bootstrap intervals."
-    write_atomic(run.path / "table.md", f"{markdown(rows, names, frame, intervals=True)}\n\n{note}\n")
+    write_atomic(run.path / "table.md", f"{markdown(rows, names, frame, intervals=True)}\n\n{NOTE}\n")
     write_atomic(run.path / "differences.csv", differences(rows, names).to_csv(index=False))
-    if paper:
-        _write_paper(run, beside_paper(rows, names, frame))
     return markdown(rows, names, frame, intervals=False, style="simple")
-
-
-def _write_paper(run: RunDir, frame: pd.DataFrame) -> None:
-    write_atomic(run.path / "paper.csv", frame.to_csv(index=False))
-    shown = frame.assign(tau=frame["tau"].map(lambda t: "" if t is None or np.isnan(t) else f"{t:g}"))
-
-    def render(style: str) -> str:
-        body = shown.to_numpy().tolist()
-        return tabulate(body, headers=list(shown.columns), tablefmt=style, floatfmt=".4g")
-
-    write_atomic(run.path / "paper.md", f"{render('pipe')}\n\nPublished: {PAPER}.\n")
-    write_atomic(run.path / "paper.tex", "% needs \\usepackage{booktabs}\n" + render("latex_booktabs") + "\n")

@@ -57,18 +57,18 @@ def measure(method: Method, y: Tensor, tau: float | None, seed: int, config: Tim
         return config.budget - (time.perf_counter() - begun)
 
     for _ in range(config.warmup):
-        _time_once(method, y, tau, seed)
-    seconds = [_time_once(method, y, tau, seed)]
+        time_once(method, y, tau, seed)
+    seconds = [time_once(method, y, tau, seed)]
     while len(seconds) < config.repeats and left() > seconds[-1]:
-        seconds.append(_time_once(method, y, tau, seed))
+        seconds.append(time_once(method, y, tau, seed))
 
     best, best_batch, last = 1 / min(seconds), 1, min(seconds)
     batch = 2
     while batch <= config.max_batch and left() > 4 * last:  # a first call at a new batch, and the one that counts
         try:
             inputs = y.repeat(batch, 1, 1, 1)
-            _time_once(method, inputs, tau, seed)
-            last = _time_once(method, inputs, tau, seed)
+            time_once(method, inputs, tau, seed)
+            last = time_once(method, inputs, tau, seed)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -81,7 +81,8 @@ def measure(method: Method, y: Tensor, tau: float | None, seed: int, config: Tim
     return Timing(seconds, best, best_batch)
 
 
-def _time_once(method: Method, y: Tensor, tau: float | None, seed: int) -> float:
+def time_once(method: Method, y: Tensor, tau: float | None, seed: int) -> float:
+    """Seconds of one call for one sample of each row of y [B, 3, h, w]."""
     noise = Noise(seed, [f"timing-{i}" for i in range(len(y))], [0], y.device)
     _synchronise(y.device)
     begun = time.perf_counter()

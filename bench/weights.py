@@ -194,6 +194,17 @@ def add(checkpoint: Checkpoint, source: Path) -> Path:
     return checkpoint.path
 
 
+def remote_size(checkpoint: Checkpoint) -> int | None:
+    """Bytes of a file that can be downloaded; None where its server does not answer or does not say."""
+    if checkpoint.size or checkpoint.url is None:
+        return checkpoint.size
+    try:
+        with urllib.request.urlopen(urllib.request.Request(checkpoint.url, method="HEAD"), timeout=10) as answer:
+            return int(answer.headers.get("Content-Length", 0)) or None
+    except (URLError, TimeoutError, ConnectionError, ValueError):
+        return None
+
+
 def _part(checkpoint: Checkpoint) -> Path:
     return checkpoint.path.with_name(checkpoint.file + ".part")
 

@@ -10,7 +10,6 @@ import pandas as pd
 import torch
 from matplotlib.axes import Axes
 from torch import Tensor
-from tqdm import tqdm
 
 from bench.contract import Degradation, Study, register_study
 from methods.cvdvae.distributions import Gaussian
@@ -83,22 +82,20 @@ class LowResolutionSpread(Study):
         self.model = Vdvae(vdvae_config(prior))
         load_weights(self.model, prior_weights, part="prior")
         self.model.eval().requires_grad_(False)
-        self.scales, self.codes, self.images, self.every = list(scales), codes, images, every
+        self.scales, self.items, self.images, self.every = list(scales), codes, images, every
 
-    def compute(self, seed: int, device: torch.device) -> pd.DataFrame:
-        """Return columns k, scale, code and rmse, a row per code (eq. 18 before its sum over codes)."""
+    def compute(self, item: int, seed: int, device: torch.device) -> pd.DataFrame:
+        """Return columns k, scale and rmse of one latent code (eq. 18 before its sum over codes)."""
         model = self.model.to(device)
         operators = {s: Degradation(s, model.config.size, device) for s in self.scales}
-        groups = len(model.decoder.blocks)
+        generator = torch.Generator(device).manual_seed(seed * 100_003 + item)
+        _, latents = decode(model, [], 1, generator)
         rows = []
-        for code in tqdm(range(self.codes), desc="uk", unit="code"):
-            generator = torch.Generator(device).manual_seed(seed * 100_003 + code)
-            _, latents = decode(model, [], 1, generator)
-            for k in range(0, groups + 1, self.every):
-                x, _ = decode(model, [z[0] for z in latents[:k]], self.images, generator)
-                for s, operator in operators.items():
-                    rows.append((k, s, code, 255 * float(pairwise_rmse(operator.down(x)))))
-        return pd.DataFrame(rows, columns=["k", "scale", "code", "rmse"])
+        for k in range(0, len(model.decoder.blocks) + 1, self.every):
+            x, _ = decode(model, [z[0] for z in latents[:k]], self.images, generator)
+            for s, operator in operators.items():
+                rows.append((k, s, 255 * float(pairwise_rmse(operator.down(x)))))
+        return pd.DataFrame(rows, columns=["k", "scale", "rmse"])
 
     def plot(self, frame: pd.DataFrame, axes: Axes) -> None:
         """Draw Figure 6: one curve per scale."""

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
-from tqdm import tqdm
 
 from bench.contract import Degradation, Noise, Study, register_study
 from bench.data import make_dataset
@@ -46,23 +45,22 @@ class GuidanceStudy(Study):
         n: int,
     ) -> None:
         self.method, self.dataset = dict(method), make_dataset(dataset)
-        self.scale, self.guidance, self.images, self.n = scale, list(guidance), images, n
+        self.scale, self.guidance, self.items, self.n = scale, list(guidance), images, n
 
-    def compute(self, seed: int, device: torch.device) -> pd.DataFrame:
-        """Return a row per scale and image: guidance, image and the metrics, means over samples."""
+    def compute(self, item: int, seed: int, device: torch.device) -> pd.DataFrame:
+        """Return a row per scale for one image: guidance and the metrics, means over samples."""
         degradation = Degradation(self.scale, self.dataset.size, device)
         exact = Degradation(self.scale, self.dataset.size, dtype=torch.float64)
         metrics = load_metrics(METRICS, device)
+        hr, y = (t[None].to(device) for t in observe(self.dataset, item, exact))
         rows = []
-        for guidance in tqdm(self.guidance, desc="guidance"):
+        for guidance in self.guidance:
             method = Dps(**{**self.method, "guidance": guidance})
             method.prepare(degradation, device)
-            for index in range(self.images):
-                hr, y = (t[None].to(device) for t in observe(self.dataset, index, exact))
-                noise = Noise(seed, [self.dataset.ids[index]], range(self.n), device)
-                samples = quantise(method.sample(y, self.n, None, noise))
-                values = evaluate(metrics, Evaluation(hr, y, samples, degradation))
-                rows.append({"guidance": guidance, "image": index} | {k: float(v.mean()) for k, v in values.items()})
+            noise = Noise(seed, [self.dataset.ids[item]], range(self.n), device)
+            samples = quantise(method.sample(y, self.n, None, noise))
+            values = evaluate(metrics, Evaluation(hr, y, samples, degradation))
+            rows.append({"guidance": guidance} | {k: float(v.mean()) for k, v in values.items()})
         return pd.DataFrame(rows)
 
     def plot(self, frame: pd.DataFrame, axes: Axes) -> None:

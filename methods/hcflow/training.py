@@ -38,6 +38,7 @@ class HcflowTraining(Trainable):
         scale: int,
         nll_weight: float = 1.0,
         pixel_weight: float = 0.0,
+        pixel_tau: float = 0.0,
         perceptual_weight: float = 0.0,
         perceptual: str = "stlpips_vgg",
         perceptual_tau: float = 0.8,
@@ -46,6 +47,7 @@ class HcflowTraining(Trainable):
         super().__init__()
         self.model = Hcflow(flow_config(flow, scale))
         self.nll_weight, self.pixel_weight, self.perceptual_weight = nll_weight, pixel_weight, perceptual_weight
+        self.pixel_tau = pixel_tau
         self.perceptual, self.perceptual_tau = perceptual, perceptual_tau
         self.ready = weights is not None
         if weights:
@@ -84,7 +86,7 @@ class HcflowTraining(Trainable):
         }
         loss = self.nll_weight * terms["nll"]
         if self.pixel_weight:
-            terms["pixel"] = (self._generate(y, x.shape[-1], 0.0, noise).clamp(0, 1) - x).abs().mean()
+            terms["pixel"] = (self._generate(y, x.shape[-1], self.pixel_tau, noise).clamp(0, 1) - x).abs().mean()
             loss = loss + self.pixel_weight * terms["pixel"]
         if self.perceptual_weight:
             net = self._net(x.device)

@@ -7,9 +7,10 @@ import pandas as pd
 import pytest
 
 from bench.config import RunConfig
+from bench.paper import beside_paper, published, write_paper
 from bench.runner import run
 from bench.store import CellKey, RunDir, write_atomic, write_json
-from bench.tables import beside_paper, differences, published, read_rows, summarise, write_tables
+from bench.tables import differences, read_rows, summarise, write_tables
 
 METRICS = ["psnr", "lpips_alex", "apd_mse", "seconds"]
 
@@ -48,6 +49,17 @@ def test_means_are_over_samples_then_images(directory: RunDir) -> None:
     assert frame["seconds"].tolist() == pytest.approx([0.6] * 4)
     assert (frame["n_images"] == 4).all()
     assert frame["psnr_lo"].iloc[0] < 21.5 < frame["psnr_hi"].iloc[0]
+
+
+def test_the_apd_may_be_of_the_first_images_only(directory: RunDir) -> None:
+    frame = directory.cell(CellKey("odd", 8, None)).read("images")
+    folder = directory.path / "cells" / "odd_x8"
+    frame.assign(apd_mse=[1.0, 2.0, 4.0, 8.0]).to_parquet(folder / "parts" / "000000.images.parquet")
+    config = (directory.path / "config.yaml").read_text()
+    (directory.path / "config.yaml").write_text(config + "apd_images: 2\n")
+    table = summarise(*read_rows(directory)).set_index("method")
+    assert table.loc["odd", "apd_mse_e4"] == pytest.approx(1.5e4)
+    assert table.loc["odd", "psnr"] == 28.0  # the others are of all images
 
 
 def test_csv_has_the_papers_columns_and_bounds(directory: RunDir) -> None:
@@ -108,7 +120,7 @@ def test_published_figures() -> None:
 
 
 def test_paper_files(directory: RunDir) -> None:
-    write_tables(directory, paper=True)
+    write_paper(directory)
     for suffix in ("csv", "md", "tex"):
         assert "25.47" in (directory.path / f"paper.{suffix}").read_text()
 
