@@ -104,6 +104,17 @@ class Degradation:
         """Return x + D^+ (y - D x), the image nearest to `x` whose downscaled version is `y` (before any clipping)."""
         return x + self.pinv(y - self.down(x))
 
+    def consistent(self, x: Tensor, y: Tensor, rounds: int = 8) -> Tensor:
+        """Return an image in [0, 1] near `x` whose downscaled version is nearly `y`.
+
+        Clipping after `project` spoils the consistency where an image is black or white. Projecting and clipping in
+        turns converges to an image that is in range and consistent (projections onto convex sets). The paper projects
+        once.
+        """
+        for _ in range(rounds):
+            x = self.project(x, y).clamp(0, 1)
+        return x
+
     def up(self, y: Tensor) -> Tensor:
         """MATLAB's bicubic enlargement: [..., H/s, H/s] -> [..., H, H]."""
         return self._apply(self._up, y)

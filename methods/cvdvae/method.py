@@ -11,6 +11,7 @@ from torch import Tensor
 
 from bench.contract import Degradation, Facts, Method, Noise, register_method
 from bench.errors import BenchError
+from bench.sampling import check_option, check_size, file_of_scale, finish
 from methods.cvdvae.distributions import Gaussian
 from methods.cvdvae.training import low_config, vdvae_config
 from methods.cvdvae.vdvae import TopDownBlock, Vdvae
@@ -74,7 +75,7 @@ class Cvdvae(Method):
         low_weights: "x4", "x8" to file.
         tau_scope: "prior" or "all".
         output: "draw", "mean" or "mode".
-        project: whether samples are made consistent with y exactly (paper, section 4.1), before clipping.
+        project: whether samples are made consistent with y (paper, section 4.1).
 
     """
 
@@ -95,12 +96,8 @@ class Cvdvae(Method):
         output: Output = "draw",
         project: bool = True,
     ) -> None:
-        for name, value, options in (
-            ("tau_scope", tau_scope, ("prior", "all")),
-            ("output", output, ("draw", "mean", "mode")),
-        ):
-            if value not in options:
-                raise BenchError(f"{name}={value} is not one of {', '.join(options)}.")
+        check_option("tau_scope", tau_scope, ("prior", "all"))
+        check_option("output", output, ("draw", "mean", "mode"))
         self.config = vdvae_config(prior)
         self.prior_weights = prior_weights
         self.low = {name: low_config(c) for name, c in low.items()}
@@ -112,17 +109,12 @@ class Cvdvae(Method):
 
     def prepare(self, degradation: Degradation, device: torch.device) -> None:
         """Build the network for one scale and load its two files."""
-        scale = degradation.scale
-        if degradation.size != self.config.size:
+        check_size(degradation, self.config.size)
+        file = file_of_scale(self.low_weights, degradation.scale, "cvdvae", key="low_weights")
+        low = self.low.get(f"x{degradation.scale}")
+        if low is None:
             raise BenchError(
-                f"This prior makes images of {self.config.size} pixels, the dataset has {degradation.size}: "
-                f"add dataset.size={self.config.size}, or use another prior."
-            )
-        low, file = self.low.get(f"x{scale}"), self.low_weights.get(f"x{scale}")
-        if low is None or file is None:
-            raise BenchError(
-                f"There is no low-resolution encoder for x{scale}: train one with python -m bench train method=cvdvae "
-                f"scale={scale} and give its file as low_weights.x{scale}."
+                f"There is no low-resolution encoder for x{degradation.scale}: add low.x{degradation.scale}."
             )
         self.degradation = degradation
         self.model = Vdvae(self.config, low)
@@ -134,9 +126,7 @@ class Cvdvae(Method):
     def sample(self, y: Tensor, n: int, tau: float | None, noise: Noise) -> Tensor:
         """Sample; see :func:`super_resolve`."""
         x = super_resolve(self.model, y, n, 1.0 if tau is None else tau, noise, self.tau_scope, self.output)
-        if self.project:
-            x = self.degradation.project(x, y[:, None])
-        return x.clamp(0, 1)
+        return finish(x, y, self.degradation, self.project)
 
     def weights(self) -> Sequence[Path]:
         """The two files."""

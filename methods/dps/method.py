@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bench.checkpoints import fill_module, find_weights, read_tensors
 from bench.contract import Degradation, Facts, Method, Noise, register_method
-from bench.errors import BenchError
+from bench.sampling import check_option, check_range, check_size, finish, pieces
 from methods.dps.sampler import GuidanceSchedule, make_scheduler, posterior_sample
 from methods.dps.unet import Prior, UnetConfig, from_guided_diffusion
 
@@ -45,7 +45,7 @@ class Dps(Method):
         guidance_schedule: "constant" or "noise"; see :func:`methods.dps.sampler.posterior_sample`.
         clip: whether the predicted clean image is kept within [-1, 1] at every step (published: yes).
         coupled: the published norm over the whole batch; results then depend on `batch`.
-        project: whether samples are made consistent with y exactly, before clipping (published: no).
+        project: whether samples are made consistent with y (published: no).
         batch: samples that go through the network together; memory grows with it.
         checkpointing: compute activations twice instead of keeping them: less memory, more time.
         channels_last: memory format of the network.
@@ -78,16 +78,10 @@ class Dps(Method):
         precision: Literal["32", "bf16"] = "32",
         compile: bool = False,
     ) -> None:
-        if not 2 <= steps <= 1000:
-            raise BenchError(f"steps={steps} is outside of 2 to 1000.")
-        if batch < 1:
-            raise BenchError(f"batch={batch} must be at least 1.")
-        for name, value, options in (
-            ("guidance_schedule", guidance_schedule, ("constant", "noise")),
-            ("precision", str(precision), ("32", "bf16")),
-        ):
-            if value not in options:
-                raise BenchError(f"{name}={value} is not one of {', '.join(options)}.")
+        check_range("steps", steps, 2, 1000)
+        check_range("batch", batch, 1)
+        check_option("guidance_schedule", guidance_schedule, ("constant", "noise"))
+        check_option("precision", str(precision), ("32", "bf16"))
         self.config = UnetConfig(**unet)
         self.file = weights
         self.steps = steps
@@ -104,11 +98,7 @@ class Dps(Method):
 
     def prepare(self, degradation: Degradation, device: torch.device) -> None:
         """Build the network and load its weights."""
-        if degradation.size != self.config.size:
-            raise BenchError(
-                f"This prior makes images of {self.config.size} pixels, the dataset has {degradation.size}: "
-                f"add dataset.size={self.config.size}, or use another prior."
-            )
+        check_size(degradation, self.config.size)
         self.degradation = degradation
         self.prior = Prior(self.config).eval().requires_grad_(False)
         self.path = load_weights(self.prior, self.file)
@@ -126,8 +116,7 @@ class Dps(Method):
         scheduler = make_scheduler(self.steps, self.clip)
         parts = []
         with torch.autocast(y.device.type, torch.bfloat16, enabled=self.bf16):
-            for chunk in torch.arange(len(rows)).split(self.batch):
-                part = slice(int(chunk[0]), int(chunk[-1]) + 1)
+            for part in pieces(len(rows), self.batch):
                 parts.append(
                     posterior_sample(
                         self.prior, scheduler, rows[part], self.degradation, start[part], noise.streams[part],
@@ -135,9 +124,7 @@ class Dps(Method):
                     )
                 )  # fmt: skip
         x = ((torch.cat(parts) + 1) / 2).unflatten(0, (len(y), n))
-        if self.project:
-            x = self.degradation.project(x, y[:, None])
-        return x.clamp(0, 1)
+        return finish(x, y, self.degradation, self.project)
 
     @property
     def evaluations(self) -> int:

@@ -12,6 +12,7 @@ from torch import Tensor
 from bench.checkpoints import fill_module, find_weights, read_tensors
 from bench.contract import Degradation, Facts, Method, Noise, register_method
 from bench.errors import BenchError
+from bench.sampling import check_range, file_of_scale, finish, pieces
 from methods.hcflow.flow import Hcflow, HcflowConfig
 
 SHIPPED = Path(__file__).parent / "shipped"
@@ -53,7 +54,7 @@ class HcflowMethod(Method):
     Args:
         flow: "x4", "x8" to keys of :class:`methods.hcflow.flow.HcflowConfig`.
         weights: "x4", "x8" to file; a bare name is looked for among the shipped weights.
-        project: whether samples are made consistent with y exactly, before clipping (published: no).
+        project: whether samples are made consistent with y (published: no).
         batch: samples that go through the flow together; at full size on a CPU one is the fastest.
 
     """
@@ -72,20 +73,14 @@ class HcflowMethod(Method):
         project: bool = False,
         batch: int = 1,
     ) -> None:
-        if batch < 1:
-            raise BenchError(f"batch={batch} must be at least 1.")
+        check_range("batch", batch, 1)
         self.batch = batch
         self.flows, self.files, self.project = dict(flow), dict(weights), project
 
     def prepare(self, degradation: Degradation, device: torch.device) -> None:
         """Build the flow for one scale, load its weights and invert its convolutions once."""
         config = flow_config(self.flows, degradation.scale)
-        file = self.files.get(f"x{degradation.scale}")
-        if file is None:
-            raise BenchError(
-                f"There is no flow for x{degradation.scale}: train one with python -m bench train method=hcflow "
-                f"scale={degradation.scale} and give its file as weights.x{degradation.scale}."
-            )
+        file = file_of_scale(self.files, degradation.scale, "hcflow")
         self.degradation = degradation
         self.model = Hcflow(config).eval().requires_grad_(False)
         self.path = load_weights(self.model, file)
@@ -99,13 +94,10 @@ class HcflowMethod(Method):
         parts = []
         with torch.no_grad():
             coarse = self.model.coarse_features(y).repeat_interleave(n, 0)
-            for first in range(0, len(rows), self.batch):
-                part = slice(first, first + self.batch)
+            for part in pieces(len(rows), self.batch):
                 parts.append(self.model.generate(rows[part], [z[part] for z in latents], coarse[part]))
         x = torch.cat(parts).unflatten(0, (len(y), n))
-        if self.project:
-            x = self.degradation.project(x, y[:, None])
-        return x.clamp(0, 1)
+        return finish(x, y, self.degradation, self.project)
 
     def weights(self) -> Sequence[Path]:
         """The file of the scale that is prepared."""

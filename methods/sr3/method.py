@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bench.checkpoints import fill_module, find_weights, read_tensors
 from bench.contract import Degradation, Facts, Method, Noise, register_method
-from bench.errors import BenchError
+from bench.sampling import check_option, check_range, check_size, file_of_scale, finish, pieces
 from methods.sr3.sampler import SamplerName, make_scheduler, sample
 from methods.sr3.unet import Sr3Config, Sr3Unet
 
@@ -42,7 +42,7 @@ class Sr3(Method):
         weights: "x4", "x8" to file; a bare name is looked for among the shipped weights.
         steps: steps out of 2000 (published: all).
         sampler: "ancestral" (published) or "ddim", deterministic after the first noise.
-        project: whether samples are made consistent with y exactly, against the colour shift (paper, section 4.1).
+        project: whether samples are made consistent with y, against the colour shift (paper, section 4.1).
         batch: samples that go through the network together.
         channels_last: memory format of the network.
 
@@ -67,12 +67,9 @@ class Sr3(Method):
         batch: int = 1,
         channels_last: bool = False,
     ) -> None:
-        if not 2 <= steps <= 2000:
-            raise BenchError(f"steps={steps} is outside of 2 to 2000.")
-        if batch < 1:
-            raise BenchError(f"batch={batch} must be at least 1.")
-        if sampler not in ("ancestral", "ddim"):
-            raise BenchError(f"sampler={sampler} is not one of ancestral, ddim.")
+        check_range("steps", steps, 2, 2000)
+        check_range("batch", batch, 1)
+        check_option("sampler", sampler, ("ancestral", "ddim"))
         self.config = Sr3Config(**unet)
         self.files = dict(weights)
         self.steps = steps
@@ -83,17 +80,8 @@ class Sr3(Method):
 
     def prepare(self, degradation: Degradation, device: torch.device) -> None:
         """Build the network for one scale and load its weights."""
-        if degradation.size != self.config.size:
-            raise BenchError(
-                f"This network makes images of {self.config.size} pixels, the dataset has {degradation.size}: "
-                f"add dataset.size={self.config.size}, or use another network."
-            )
-        file = self.files.get(f"x{degradation.scale}")
-        if file is None:
-            raise BenchError(
-                f"There is no network for x{degradation.scale}: train one with python -m bench train method=sr3 "
-                f"scale={degradation.scale} and give its file as weights.x{degradation.scale}."
-            )
+        check_size(degradation, self.config.size)
+        file = file_of_scale(self.files, degradation.scale, "sr3")
         self.degradation = degradation
         self.network = Sr3Unet(self.config).eval().requires_grad_(False)
         self.path = load_weights(self.network, file)
@@ -106,13 +94,10 @@ class Sr3(Method):
         condition = (2 * self.degradation.up(y) - 1).repeat_interleave(n, 0)
         scheduler = make_scheduler(self.steps, self.sampler)
         parts = []
-        for first in range(0, len(start), self.batch):
-            part = slice(first, first + self.batch)
+        for part in pieces(len(start), self.batch):
             parts.append(sample(self.network, scheduler, condition[part], start[part], noise.streams[part]))
         x = ((torch.cat(parts) + 1) / 2).unflatten(0, (len(y), n))
-        if self.project:
-            x = self.degradation.project(x, y[:, None])
-        return x.clamp(0, 1)
+        return finish(x, y, self.degradation, self.project)
 
     @property
     def evaluations(self) -> int:

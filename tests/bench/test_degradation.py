@@ -119,3 +119,23 @@ def test_impossible_scales_are_refused(scale: int, size: int) -> None:
 def test_wrong_size_is_refused() -> None:
     with pytest.raises(BenchError, match="64x64"):
         Degradation(4, 64).down(torch.zeros(3, 32, 32))
+
+
+def test_consistent_images_are_in_range_and_consistent() -> None:
+    d = Degradation(8, 64, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(0)
+    hr = (torch.randn(4, 3, 64, 64, generator=generator, dtype=torch.float64) * 0.5 + 0.9).clamp(0, 1)  # much white
+    y = d.observe(hr)
+    x = hr + 0.3 * torch.randn(hr.shape, generator=generator, dtype=torch.float64)
+
+    def error(z: torch.Tensor) -> float:
+        return float((d.down(z) - y).square().mean().sqrt())
+
+    once, found = d.project(x, y).clamp(0, 1), d.consistent(x, y)
+    assert found.min() >= 0
+    assert found.max() <= 1
+    assert error(found) < 0.3 * error(once)
+    assert error(d.consistent(x, y, rounds=300)) < 1e-4  # an image that is both exists: it converges
+    grey = 0.5 + 0.01 * torch.randn(hr.shape, generator=generator, dtype=torch.float64)
+    same = d.observe(grey)
+    torch.testing.assert_close(d.consistent(grey, same), d.project(grey, same))  # nothing to clip: the paper's

@@ -187,7 +187,7 @@ def test_samples_of_an_image_share_its_features(weights: dict[str, str], scale: 
     ("settings", "sentence"),
     [
         ({"batch": 0}, "batch=0"),
-        ({"weights": {"x4": None}}, r"no flow for x4: train one"),
+        ({"weights": {"x4": None}}, r"no weights for x4: train them"),
         ({"weights": {"x4": "nowhere.pth"}}, r"nowhere\.pth do not exist"),
         ({"flow": {"x8": FLOWS["x8"]}}, "scale=4 has no flow"),
         ({"flow": {"x4": FLOWS["x8"]}}, "3 levels is for x8, not x4"),

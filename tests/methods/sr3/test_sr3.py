@@ -144,7 +144,7 @@ def test_channels_last_and_batches_keep_the_result(weights: Path) -> None:
         ({"steps": 1}, "steps=1 is outside"),
         ({"batch": 0}, "batch=0"),
         ({"sampler": "euler"}, "sampler=euler is not one of"),
-        ({"weights": {"x8": "a"}}, r"no network for x4: train one with .* scale=4"),
+        ({"weights": {"x8": "a"}}, r"no weights for x4: train them with .* scale=4"),
         ({"weights": {"x4": "nowhere.pth"}}, r"nowhere\.pth do not exist"),
         ({"unet": {**TINY, "channels": 64}}, "does not fit the network"),
         ({"unet": {**TINY, "size": 64}}, "images of 64 pixels"),
