@@ -94,17 +94,22 @@ class Noise:
         self.device = torch.device(device)
         self.streams = [torch.Generator().manual_seed(_stream_seed(seed, i, j)) for i in ids for j in samples]
 
-    def normal(self, *shape: int) -> Tensor:
-        """Standard normal float32 [B, n, *shape] on the device."""
-        return self._draw(shape, torch.randn)
+    def normal(self, *shape: int, rows: slice | None = None) -> Tensor:
+        """Standard normal float32 [B, n, *shape] on the device.
 
-    def uniform(self, *shape: int) -> Tensor:
-        """Uniform float32 in [0, 1), [B, n, *shape], on the device."""
-        return self._draw(shape, torch.rand)
+        With `rows` of the B * n only those streams are drawn from and the result is [rows, *shape]: for methods that do
+        one part of the samples after the other.
+        """
+        return self._draw(shape, torch.randn, rows)
 
-    def _draw(self, shape: tuple[int, ...], draw: object) -> Tensor:
-        drawn = torch.stack([draw(shape, generator=g) for g in self.streams])  # type: ignore[operator]
-        return drawn.view(len(self.ids), len(self.samples), *shape).to(self.device)
+    def uniform(self, *shape: int, rows: slice | None = None) -> Tensor:
+        """Uniform float32 in [0, 1), [B, n, *shape], on the device; `rows` as in `normal`."""
+        return self._draw(shape, torch.rand, rows)
+
+    def _draw(self, shape: tuple[int, ...], draw: object, rows: slice | None) -> Tensor:
+        streams = self.streams if rows is None else self.streams[rows]
+        drawn = torch.stack([draw(shape, generator=g) for g in streams]).to(self.device)  # type: ignore[operator]
+        return drawn if rows is not None else drawn.view(len(self.ids), len(self.samples), *shape)
 
 
 def _stream_seed(seed: int, image: str, sample: int) -> int:

@@ -19,7 +19,7 @@ from bench.contract import Noise, methods
 from bench.data import Dataset
 from bench.degradation import Degradation
 from bench.errors import BenchError
-from bench.memory import is_out_of_memory, release_memory
+from bench.memory import is_out_of_memory, keep_freed_memory, release_memory
 from bench.metrics import Evaluation, load_metrics
 from bench.paper import Entry
 from bench.runner import evaluate, make_method, observe
@@ -87,6 +87,7 @@ def probe(config: MethodConfig, scale: int, dataset: Dataset, run: RunConfig) ->
     if facts.scales is not None and scale not in facts.scales:
         return Probe(config, scale, float("nan"), f"it does x{' and x'.join(map(str, facts.scales))} only.")
     device = torch.device(run.device)
+    keep_freed_memory()
     try:
         evaluations = make_method(config).evaluations
         short = config

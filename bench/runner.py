@@ -22,7 +22,7 @@ from bench.data import Dataset, make_dataset
 from bench.degradation import Degradation, quantise, to_uint8
 from bench.environment import environment, file_hashes
 from bench.errors import BenchError, ImageError, OutOfMemoryError, near_matches
-from bench.memory import is_out_of_memory, release_memory
+from bench.memory import is_out_of_memory, keep_freed_memory, release_memory
 from bench.metrics import Evaluation, Metric, load_metrics, metric_facts, resolve_metrics
 from bench.store import Cell, CellKey, RunDir, write_atomic, write_json, write_png
 
@@ -211,6 +211,7 @@ def run(config: RunConfig, only: Collection[CellKey] | None = None) -> tuple[Run
         directory.open(config.record() | {"metrics": names}, FROZEN)
         directory.add_environment(environment(config.device))
         directory.set_failures([])
+        keep_freed_memory()
         torch.backends.cudnn.benchmark = False  # its choice of algorithm may differ from start to start
         torch.backends.cudnn.deterministic = True
         state = _Run(

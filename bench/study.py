@@ -16,6 +16,7 @@ from tqdm import tqdm
 from bench.contract import Study, studies
 from bench.errors import BenchError
 from bench.figures import save
+from bench.memory import keep_freed_memory
 from bench.store import write_atomic, write_json
 
 
@@ -62,6 +63,7 @@ def write_study(settings: Mapping[str, Any], seed: int, device: torch.device, ou
 
     """
     frame = done_rows(settings, seed, out)
+    keep_freed_memory()
     study = make_study(settings)
     write_json(out.with_suffix(".json"), {"settings": dict(settings), "seed": seed})
     done = set(frame["item"])

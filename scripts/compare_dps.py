@@ -1,6 +1,6 @@
 """Run the published DPS code beside ours, with the same random weights and the same noise.
 
-    python scripts/compare_dps.py CHECKOUT [--size full] [--steps 50] [--repeats 3]
+    python -m scripts.compare_dps CHECKOUT [--size full] [--steps 50] [--repeats 3]
 
 CHECKOUT is one of github:DPS2022/diffusion-posterior-sampling. Prints the largest relative error of the U-Net's output
 and of a whole guided trajectory with our degradation, float32, and the seconds per step of both.
@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from side_by_side import alternate, error
 from torch import Tensor, nn
 
 from bench.degradation import Degradation
 from methods.dps.sampler import make_scheduler, posterior_sample
 from methods.dps.schedule import TRAIN_STEPS
 from methods.dps.unet import Prior, UnetConfig, from_guided_diffusion
+from scripts.side_by_side import compare_speed, error
 
 SMALL = UnetConfig(size=32, channels=32, multipliers=(1, 2, 2), blocks=1, attention=(16,), head_channels=16)
 
@@ -100,12 +100,8 @@ def main() -> None:
         generator = torch.Generator().manual_seed(3)
         return posterior_sample(ours, make_scheduler(arguments.steps), y, degradation, x[:1].clone(), [generator], 0.3)
 
-    wrong, theirs_took, ours_took = alternate(reference, mine, arguments.repeats)
-    print(f"trajectory of {arguments.steps} steps, {arguments.size}: {wrong:.1e}")
-    print(
-        f"seconds per step at batch 1, {torch.get_num_threads()} threads: "
-        f"published {theirs_took / arguments.steps:.3f}, ours {ours_took / arguments.steps:.3f}"
-    )
+    print(f"trajectory of {arguments.steps} steps, {arguments.size}, per step at batch 1")
+    print(compare_speed(reference, mine, arguments.repeats, arguments.steps))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Run the official HCFlow code beside ours, with the same random weights (after initialisation) and the same noise.
 
-    python scripts/compare_hcflow.py CHECKOUT [--size full] [--scale 4] [--samples 5] [--repeats 3]
+    python -m scripts.compare_hcflow CHECKOUT [--size full] [--scale 4] [--samples 5] [--repeats 3]
 
 CHECKOUT is one of github:JingyunLiang/HCFlow. Prints the largest relative error of the likelihood, the flow's
 observation and samples at temperature 0.8, float32, and the seconds that the samples of one image take.
@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from side_by_side import alternate, error
 from torch import Tensor
 
 from methods.hcflow.flow import Hcflow, HcflowConfig
+from scripts.side_by_side import compare_speed, error
 
 TAU = 0.8
 
@@ -103,12 +103,8 @@ def main() -> None:
                 drawn.append(ours.generate(y, [TAU * torch.randn(1, *s) for s in ours.shapes(size)], coarse))
             return torch.cat(drawn).clamp(0, 1)
 
-        wrong, theirs_took, ours_took = alternate(reference, mine, arguments.repeats)
-    print(f"samples: {wrong:.1e}")
-    print(
-        f"seconds for {arguments.samples} samples of one image, {torch.get_num_threads()} threads: "
-        f"official {theirs_took:.2f}, ours {ours_took:.2f}"
-    )
+        print(f"{arguments.samples} samples of one image, together")
+        print(compare_speed(reference, mine, arguments.repeats))
 
 
 if __name__ == "__main__":

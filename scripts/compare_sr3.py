@@ -1,6 +1,6 @@
 """Run the public SR3 code beside ours, with the same random weights and the same noise.
 
-    python scripts/compare_sr3.py CHECKOUT [--size full] [--steps 2000] [--repeats 3]
+    python -m scripts.compare_sr3 CHECKOUT [--size full] [--steps 2000] [--repeats 3]
 
 CHECKOUT is one of github:Janspiry/Image-Super-Resolution-via-Iterative-Refinement. Prints the largest relative error of
 the network's output and of a whole trajectory, float32, and the seconds per step of both.
@@ -15,11 +15,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from side_by_side import alternate, error
 from torch import Tensor
 
 from methods.sr3.sampler import BETAS, make_scheduler, sample
 from methods.sr3.unet import Sr3Config, Sr3Unet
+from scripts.side_by_side import compare_speed, error
 
 SMALL = Sr3Config(size=32, channels=32, multipliers=(1, 2, 4), blocks=2, attention=(16,), groups=16)
 
@@ -75,12 +75,8 @@ def main() -> None:
         generator = torch.Generator().manual_seed(3)
         return sample(ours, scheduler, condition[:1], x[:1].clone(), [generator])
 
-    wrong, theirs_took, ours_took = alternate(reference, mine, arguments.repeats)
-    print(f"trajectory of {arguments.steps} steps, {arguments.size}: {wrong:.1e}")
-    print(
-        f"seconds per step at batch 1, {torch.get_num_threads()} threads: "
-        f"published {theirs_took / arguments.steps:.3f}, ours {ours_took / arguments.steps:.3f}"
-    )
+    print(f"trajectory of {arguments.steps} steps, {arguments.size}, per step at batch 1")
+    print(compare_speed(reference, mine, arguments.repeats, arguments.steps))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Compare image statistics of synthfaces with those of a folder of photographs.
 
-    python scripts/compare_statistics.py FOLDER_OF_256_PIXEL_IMAGES
+    python -m scripts.compare_statistics FOLDER_OF_256_PIXEL_IMAGES
 
 Prints, at 64 and 256 pixels, the slope of the radially averaged power spectrum, mean BRISQUE and the mean and standard
 deviation of the intensities. Photographs are shrunk to 64 pixels with MATLAB's bicubic kernel.

@@ -1,9 +1,10 @@
 """Run the published VD-VAE and CVDVAE code beside ours, with the same random weights and the same noise.
 
-    python scripts/compare_vdvae.py --vdvae CHECKOUT_OF_openai/vdvae --cvdvae CHECKOUT_OF_jprost76/srvdvae [--size full]
+    python -m scripts.compare_vdvae --vdvae CHECKOUT_OF_openai/vdvae --cvdvae CHECKOUT_OF_jprost76/srvdvae [--size full]
 
 Prints the largest relative error of the latents' statistics, KL terms, logits and ELBO (VD-VAE), and of eq. (14)'s KL
-terms and a super-resolved image (CVDVAE), in float32. `--golden` prints the figures that the tests keep.
+terms and a super-resolved image (CVDVAE), in float32. `--samples` times both, `--golden` prints the figures that the
+tests keep.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,8 +21,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from bench.contract import Noise
 from methods.cvdvae.distributions import Gaussian
+from methods.cvdvae.method import super_resolve
 from methods.cvdvae.vdvae import LowResolutionConfig, TopDownBlock, Vdvae, VdvaeConfig
+from scripts.side_by_side import compare_speed
 
 SMALL = {
     "decoder": "1x2,4m1,4x2,8m4,8x2,16m8,32m16",
@@ -179,6 +184,48 @@ def compare_cvdvae(folder: Path, which: str) -> dict[str, float]:
 
 
 @torch.no_grad()
+def speed(folder: Path, which: str, n: int, repeats: int) -> str:
+    """Seconds for n samples of one image: github:jprost76/srvdvae one after the other, ours with one encoding."""
+    reference, helpers = _modules(folder, "cvdvae", "vae_helpers")
+    model = ours(which, low=True)
+    config = model.config
+    blocks, k, scale = LOW[which]
+    theirs = reference.CVAE(
+        _settings(config, enc_blocks_y=blocks, ky=k, width_y=config.width, custom_width_str_y="")
+    ).eval()
+    theirs.load_state_dict({**theirs.state_dict(), **model.state_dict()})
+    model.to(memory_format=torch.channels_last)
+    y = images(config.size // scale)
+
+    outputs: list[Tensor] = []
+
+    def their_output(parameters: Tensor, mixtures: int) -> Tensor:
+        x = model.mixture(parameters.permute(0, 3, 1, 2)).mean()  # the same end for both, without noise
+        outputs.append((x + 1) / 2)
+        return x.permute(0, 2, 3, 1)
+
+    helpers.sample_from_discretized_mix_logistic = their_output
+    reference.draw_gaussian_diag_samples = lambda mean, log_std: torch.exp(log_std) * next(pending) + mean
+    streams = Noise(0, ["image"], range(n))
+    shapes = [(b.zdim, b.resolution, b.resolution) for b in model.decoder.blocks]
+    eps = [[streams.normal(*s, rows=slice(j, j + 1)) for s in shapes] for j in range(n)]
+    pending: Iterator[Tensor] = iter(())
+
+    def public() -> Tensor:
+        nonlocal pending
+        outputs.clear()
+        for j in range(n):
+            pending = iter(eps[j])
+            theirs.forward_samples(255 * y, t=0.8, quantize=False)
+        return torch.cat(outputs)
+
+    def mine() -> Tensor:
+        return super_resolve(model, y, n, 0.8, Noise(0, ["image"], range(n)), output="mean", batch=1)[0]
+
+    return compare_speed(public, mine, repeats)
+
+
+@torch.no_grad()
 def golden() -> dict[str, list[float]]:
     """Our figures at the small size, equal to the reference's where the comparison above is."""
     model = ours("small", low=False)
@@ -201,6 +248,8 @@ def main() -> None:
     parser.add_argument("--vdvae", type=Path, help="checkout of github:openai/vdvae")
     parser.add_argument("--cvdvae", type=Path, help="checkout of github:jprost76/srvdvae")
     parser.add_argument("--size", choices=("small", "full"), default="small")
+    parser.add_argument("--samples", type=int, help="also time this many samples of one image (with --cvdvae)")
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--golden", action="store_true", help="print the figures that the tests keep")
     arguments = parser.parse_args()
     for name, compare in (("vdvae", compare_vdvae), ("cvdvae", compare_cvdvae)):
@@ -208,6 +257,9 @@ def main() -> None:
         if folder is not None:
             for what, value in compare(folder, arguments.size).items():
                 print(f"{name} {arguments.size}: {what}: {value:.1e}")
+    if arguments.samples and arguments.cvdvae:
+        print(f"{arguments.samples} samples of one image, together")
+        print(speed(arguments.cvdvae, arguments.size, arguments.samples, arguments.repeats))
     if arguments.golden:
         for what, figures in golden().items():
             print(what, figures)

@@ -23,7 +23,7 @@ from bench.contract import BatchNoise, Trainable
 from bench.degradation import Degradation
 from bench.environment import environment
 from bench.errors import BenchError
-from bench.memory import is_out_of_memory
+from bench.memory import is_out_of_memory, keep_freed_memory
 from bench.store import disk_errors, write_atomic, write_json
 from bench.training.data import Order, make_splits, to_tensor
 
@@ -141,6 +141,7 @@ class Trainer:
             BenchError: out of memory, a full disk, a damaged checkpoint, or a loss that is never finite.
 
         """
+        keep_freed_memory()
         c = self.config
         self._resume()
         train, val = make_splits(c.dataset, c.pool, c.val)

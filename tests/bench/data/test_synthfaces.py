@@ -11,7 +11,7 @@ from bench.errors import BenchError
 from bench.metrics.brisque import brisque
 from scripts.compare_statistics import spectrum_slope
 
-# python scripts/compare_statistics.py portraits256, on the 160 train portraits: size, slope, BRISQUE
+# python -m scripts.compare_statistics portraits256, on the 160 train portraits: size, slope, BRISQUE
 PHOTOGRAPHS = {64: (-2.97, 34.1), 256: (-2.89, 3.8)}
 
 

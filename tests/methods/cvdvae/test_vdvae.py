@@ -9,7 +9,7 @@ from methods.cvdvae.weights import load_weights, read_state
 from scripts.compare_vdvae import fill, golden, images, noise_for, ours
 
 # github:openai/vdvae and github:jprost76/srvdvae with the weights, images and noise of scripts/compare_vdvae.py:
-# `python scripts/compare_vdvae.py --vdvae ... --cvdvae ... --golden` (equal to 3e-6 relative)
+# `python -m scripts.compare_vdvae --vdvae ... --cvdvae ... --golden` (equal to 3e-6 relative)
 REFERENCE = {
     "elbo": [4.097777366638184, 0.06407196074724197],
     "kls": [0.143657, 0.134206, 2.252993, 3.248398, 1.80844, 7.075514, 10.420414, 7.947257, 49.53353, 114.264663],
