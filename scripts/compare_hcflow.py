@@ -92,6 +92,8 @@ def main() -> None:
         nll = (math.log(config.quant) * pixels - log_prob) / (math.log(2) * pixels)
         print(f"x{scale} {arguments.size}: likelihood {error(nll, their_nll):.1e}, y {error(observed, their_y):.1e}")
 
+        ours.to(memory_format=torch.channels_last)
+
         def reference() -> Tensor:
             torch.manual_seed(2)
             return torch.cat([theirs(lr=y, eps_std=TAU, reverse=True) for _ in range(arguments.samples)])

@@ -213,8 +213,8 @@ class DenseBlock(nn.Module):
         seen = x
         *inner, last = self.children()
         for layer in inner:
-            seen = torch.cat([seen, F.leaky_relu(layer(seen), SLOPE)], 1)
-        return x + RESIDUAL * last(seen)
+            seen = torch.cat([seen, F.leaky_relu(layer(seen), SLOPE, inplace=True)], 1)
+        return torch.add(x, last(seen), alpha=RESIDUAL)
 
 
 class Rrdb(nn.Module):
@@ -228,7 +228,7 @@ class Rrdb(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, features, r, r] to the same."""
-        return x + RESIDUAL * self.RDB3(self.RDB2(self.RDB1(x)))
+        return torch.add(x, self.RDB3(self.RDB2(self.RDB1(x))), alpha=RESIDUAL)
 
 
 class ConditionalFlow(nn.Module):

@@ -56,6 +56,7 @@ class HcflowMethod(Method):
         weights: "x4", "x8" to file; a bare name is looked for among the shipped weights.
         project: whether samples are made consistent with y (published: no).
         batch: samples that go through the flow together; at full size on a CPU one is the fastest.
+        channels_last: memory format of the network.
 
     """
 
@@ -72,9 +73,11 @@ class HcflowMethod(Method):
         weights: Mapping[str, str | None],
         project: bool = False,
         batch: int = 1,
+        channels_last: bool = False,
     ) -> None:
         check_range("batch", batch, 1)
         self.batch = batch
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.flows, self.files, self.project = dict(flow), dict(weights), project
 
     def prepare(self, degradation: Degradation, device: torch.device) -> None:
@@ -84,7 +87,7 @@ class HcflowMethod(Method):
         self.degradation = degradation
         self.model = Hcflow(config).eval().requires_grad_(False)
         self.path = load_weights(self.model, file)
-        self.model.to(device).freeze()
+        self.model.to(device).to(memory_format=self.memory_format).freeze()
 
     def sample(self, y: Tensor, n: int, tau: float | None, noise: Noise) -> Tensor:
         """Sample; see :meth:`methods.hcflow.flow.Hcflow.generate`."""
