@@ -14,7 +14,7 @@ from bench.errors import BenchError
 from bench.sampling import check_option, check_range, check_size, file_of_scale, finish, pieces
 from methods.cvdvae.distributions import Gaussian
 from methods.cvdvae.training import low_config, vdvae_config
-from methods.cvdvae.vdvae import TopDownBlock, Vdvae
+from methods.cvdvae.vdvae import Block, TopDownBlock, Vdvae
 from methods.cvdvae.weights import find_weights, load_weights
 
 Output = Literal["draw", "mean", "mode"]
@@ -72,6 +72,15 @@ def super_resolve(
     return ((x + 1) / 2).unflatten(0, (len(y), n))
 
 
+def compile_blocks(model: Vdvae, mode: str) -> None:
+    """Compile the convolutions of every block, which are most of the work; blocks of one shape share their code."""
+    torch._dynamo.config.recompile_limit = 256  # one for each shape
+    torch._dynamo.config.accumulated_recompile_limit = 4096
+    for module in model.modules():
+        if isinstance(module, Block):
+            module.rest = torch.compile(module.rest, mode=mode, dynamic=False)  # type: ignore[method-assign]
+
+
 @register_method("cvdvae")
 class Cvdvae(Method):
     """CVDVAE with the weights of one prior and one low-resolution encoder per scale.
@@ -86,6 +95,8 @@ class Cvdvae(Method):
         project: whether samples are made consistent with y (paper, section 4.1).
         batch: samples that go through the decoder together; at full size on a CPU one is the fastest.
         channels_last: memory format of the network.
+        precision: "32", or "bf16" for the network's convolutions.
+        compile: mode of torch.compile for the blocks ("default"; "reduce-overhead" adds CUDA graphs), None for none.
 
     """
 
@@ -107,8 +118,12 @@ class Cvdvae(Method):
         project: bool = True,
         batch: int = 1,
         channels_last: bool = False,
+        precision: Literal["32", "bf16"] = "32",
+        compile: str | None = None,
     ) -> None:
         check_range("batch", batch, 1)
+        check_option("precision", str(precision), ("32", "bf16"))
+        check_option("compile", compile, (None, "default", "reduce-overhead"))
         check_option("tau_scope", tau_scope, ("prior", "all"))
         check_option("output", output, ("draw", "mean", "mode"))
         self.config = vdvae_config(prior)
@@ -120,6 +135,8 @@ class Cvdvae(Method):
         self.project = project
         self.batch = batch
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.bf16 = str(precision) == "bf16"
+        self.compile = compile
         self._files: list[Path] = []
 
     def prepare(self, degradation: Degradation, device: torch.device) -> None:
@@ -137,11 +154,14 @@ class Cvdvae(Method):
         load_weights(self.model, self._files[0], part="prior")
         load_weights(self.model, self._files[1], part="low")
         self.model.eval().requires_grad_(False).to(device).to(memory_format=self.memory_format)
+        if self.compile:
+            compile_blocks(self.model, self.compile)
 
     def sample(self, y: Tensor, n: int, tau: float | None, noise: Noise) -> Tensor:
         """Sample; see :func:`super_resolve`."""
         tau = 1.0 if tau is None else tau
-        x = super_resolve(self.model, y, n, tau, noise, self.tau_scope, self.output, self.batch)
+        with torch.autocast(y.device.type, torch.bfloat16, enabled=self.bf16):
+            x = super_resolve(self.model, y, n, tau, noise, self.tau_scope, self.output, self.batch)
         return finish(x, y, self.degradation, self.project)
 
     def weights(self) -> Sequence[Path]:

@@ -27,3 +27,14 @@ def test_moments() -> None:
     assert u.min() >= 0
     assert u.max() < 1
     assert abs(u.mean() - 0.5) < 0.005
+
+
+def test_noise_can_be_drawn_in_parts() -> None:
+    whole = Noise(3, ["a", "b"], [0, 1, 4])
+    first, second = whole.normal(2, 5), whole.uniform(3)
+    parts = Noise(3, ["a", "b"], [0, 1, 4])
+    rows = [slice(0, 4), slice(4, 6)]
+    normal = torch.cat([parts.normal(2, 5, rows=r) for r in rows])
+    uniform = torch.cat([parts.uniform(3, rows=r) for r in rows])
+    assert torch.equal(normal, first.flatten(0, 1))
+    assert torch.equal(uniform, second.flatten(0, 1))
