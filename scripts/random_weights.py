@@ -1,0 +1,66 @@
+"""Write random weights for the five methods at FFHQ-256 size, to time them where trained ones are not at hand.
+
+    python -m scripts.random_weights FOLDER
+
+prints the command that times all five on rendered faces. Their images mean nothing; their times do.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import hydra
+import torch
+from omegaconf import OmegaConf
+from safetensors.torch import save_file
+from torch import nn
+
+from methods.cvdvae.training import low_config, vdvae_config
+from methods.cvdvae.vdvae import Vdvae
+from methods.dps.unet import Prior, UnetConfig
+from methods.hcflow.flow import Hcflow
+from methods.hcflow.method import flow_config
+from methods.sr3.unet import Sr3Config, Sr3Unet
+from scripts.compare_vdvae import fill
+
+LABELS = ("cvdvae_ffhq256", "hcflow_ffhq256", "sr3_ffhq256", "dps_ffhq256")
+
+
+def main() -> None:
+    """Write the files."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    folder: Path = parser.parse_args().folder
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(0)
+    with hydra.initialize_config_module("configs", version_base="1.3"):
+        cfg = OmegaConf.to_container(hydra.compose("run", [f"methods=[{','.join(LABELS)}]"]).methods, resolve=True)
+    assert isinstance(cfg, dict)
+    words = []
+
+    def write(name: str, setting: str, module: nn.Module) -> None:
+        path = folder / f"{name}.safetensors"
+        save_file({k: v.contiguous() for k, v in module.state_dict().items()}, path)
+        words.append(f"methods.{setting}={path}")
+
+    for scale in ("x4", "x8"):
+        model = Vdvae(vdvae_config(cfg["cvdvae_ffhq256"]["prior"]), low_config(cfg["cvdvae_ffhq256"]["low"][scale]))
+        fill(model)  # PyTorch's initialisation overflows at this depth
+        write(f"cvdvae_{scale}", f"cvdvae_ffhq256.low_weights.{scale}", model)
+        write(
+            f"hcflow_{scale}",
+            f"hcflow_ffhq256.weights.{scale}",
+            Hcflow(flow_config(cfg["hcflow_ffhq256"]["flow"], int(scale[1:]))),
+        )
+        write("sr3", f"sr3_ffhq256.weights.{scale}", Sr3Unet(Sr3Config(**cfg["sr3_ffhq256"]["unet"])))
+    words.append(f"methods.cvdvae_ffhq256.prior_weights={folder / 'cvdvae_x4.safetensors'}")
+    write("dps", "dps_ffhq256.weights", Prior(UnetConfig(**cfg["dps_ffhq256"]["unet"])).unet)
+    command = (
+        f"python -m bench run methods=[bicubic,{','.join(LABELS)}] scale=[4,8] dataset=synthfaces dataset.size=256"
+    )
+    print(command, "limit=1 n=1 metrics=[seconds,throughput] out=results/runs/times", *words)
+
+
+if __name__ == "__main__":
+    main()
