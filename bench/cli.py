@@ -183,8 +183,10 @@ def _reproduce(words: list[str]) -> int:
     if named:
         rest.append(f"part=[{','.join(named)}]")
     dataset = next((w for w in words if w.startswith("dataset=")), "dataset=ffhq256")
-    if dataset != "dataset=ffhq256" and not any(w.startswith("protocol=") for w in words):
-        rest.append("protocol=small")
+    if dataset != "dataset=ffhq256":
+        rest += [] if any(w.startswith("protocol=") for w in words) else ["protocol=small"]
+    elif not help_asked and not any(w.startswith("dataset.path=") for w in words):
+        rest.append("dataset.path=ffhq-256.npy")
     return _hydra("reproduce", rest, task)
 
 
