@@ -18,6 +18,7 @@ A method is one class with one decorator, and one yaml file of its parameters (`
 from __future__ import annotations
 
 import hashlib
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -236,6 +237,10 @@ class Study(ABC):
     @abstractmethod
     def compute(self, item: int, seed: int, device: torch.device) -> pd.DataFrame:
         """Return the figures of one piece, 0 to ``items - 1``, one observation per row."""
+
+    def seconds(self, device: torch.device) -> float:
+        """Foretell the time of one piece from a short measurement; NaN where there is none."""
+        return math.nan
 
     @abstractmethod
     def plot(self, frame: pd.DataFrame, axes: Axes) -> None:

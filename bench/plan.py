@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -195,6 +196,8 @@ def check_disk(folder: Path, size: int) -> str:
 
 def duration(seconds: float) -> str:
     """Seconds for reading."""
+    if math.isnan(seconds):
+        return "an unknown time"
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * length:
             return f"{seconds / length:.1f} {unit}"

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from omegaconf import DictConfig
@@ -32,6 +32,9 @@ from bench.store import CellKey, RunDir
 from bench.study import done_rows, make_study, write_study
 from bench.tables import write_tables
 from bench.values import boolean, integer, items, number, plain
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 TABLES = ("table1", "table2")
 PICTURES = ("figure1", "figure3", "figure4", "figure5")
@@ -287,7 +290,7 @@ def _picture_rows(
     return rows
 
 
-def _sample_figure(directory: RunDir, rows: Sequence[tuple[int, CellKey, str]], samples: int) -> Any:
+def _sample_figure(directory: RunDir, rows: Sequence[tuple[int, CellKey, str]], samples: int) -> Figure:
     """Rows LR | samples | HR, image by image; a new LR where the scale changes."""
     strips: list[Strip] = []
     for index, scale in dict.fromkeys((i, k.scale) for i, k, _ in rows):
@@ -296,7 +299,7 @@ def _sample_figure(directory: RunDir, rows: Sequence[tuple[int, CellKey, str]], 
     return picture_grid(strips, sample_heads(samples, spread=False))
 
 
-def _temperature_figure(directory: RunDir, rows: Sequence[tuple[int, CellKey, str]], samples: int) -> Any:
+def _temperature_figure(directory: RunDir, rows: Sequence[tuple[int, CellKey, str]], samples: int) -> Figure:
     """A row per scale: LR | the same sample at rising temperature | HR."""
     strips = []
     taus = sorted({k.tau for _, k, _ in rows if k.tau is not None})
@@ -316,7 +319,8 @@ def _plan_study(r: Reproduction) -> str:
         left = study.items - done_rows(r.study, r.run.seed, out)["item"].nunique()
     except BenchError as error:
         return f"figure6 is left out: {error}"
-    return f"figure6: {left} of {study.items} pieces to compute; the progress bar tells how long after the first."
+    seconds = study.seconds(torch.device(r.run.device)) if left else 0.0
+    return f"figure6: {left} of {study.items} pieces to compute, about {plan.duration(left * seconds)}."
 
 
 def _figure6(r: Reproduction) -> bool:

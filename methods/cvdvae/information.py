@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any
@@ -96,6 +97,13 @@ class LowResolutionSpread(Study):
             for s, operator in operators.items():
                 rows.append((k, s, 255 * float(pairwise_rmse(operator.down(x)))))
         return pd.DataFrame(rows, columns=["k", "scale", "rmse"])
+
+    def seconds(self, device: torch.device) -> float:
+        """Time the images of one k."""
+        model, generator = self.model.to(device), torch.Generator(device).manual_seed(0)
+        begun = time.perf_counter()
+        float(decode(model, [], self.images, generator)[0].sum())  # waits for the device
+        return (time.perf_counter() - begun) * len(range(0, len(model.decoder.blocks) + 1, self.every))
 
     def plot(self, frame: pd.DataFrame, axes: Axes) -> None:
         """Draw Figure 6: one curve per scale."""
