@@ -164,6 +164,18 @@ def test_terms_of_the_loss_have_gradients() -> None:
     assert all(p.grad is not None and p.grad.isfinite().all() for p in module.trained().values())
 
 
+@pytest.mark.parametrize("tau", [0.0, 0.8])
+def test_the_pixel_term_has_its_temperature(tau: float) -> None:
+    module = HcflowTraining(FLOWS, scale=4, pixel_weight=1.0, pixel_tau=tau)
+    module.model.load_state_dict(filled(4).state_dict())
+    x, y = torch.rand(2, 3, 16, 16), torch.rand(2, 3, 4, 4)
+    with torch.no_grad():
+        terms = [float(module(x, y, BatchNoise(s, 2, slice(0, 2), torch.device("cpu")))["pixel"]) for s in (0, 1)]
+        mode = module.model.generate(y, [torch.zeros(2, *s) for s in module.model.shapes(16)]).clamp(0, 1)
+    at_zero = float((mode - x).abs().mean())
+    assert (terms[0] == terms[1] == pytest.approx(at_zero, abs=1e-6)) == (tau == 0)  # at 0 there is no noise in it
+
+
 @pytest.fixture
 def weights(tmp_path: Path) -> dict[str, str]:
     for scale in (4, 8):
