@@ -1,13 +1,15 @@
 """Write random weights for the five methods at FFHQ-256 size, to time them where trained ones are not at hand.
 
-    python -m scripts.random_weights FOLDER
+    python -m scripts.random_weights FOLDER [--run] [--fast]
 
-prints the command that times all five on rendered faces. Their images mean nothing; their times do.
+prints the command that times all five on rendered faces, and runs it with `--run`; `--fast` adds bf16, torch.compile and
+CUDA graphs where they are options. Their images mean nothing; their times do.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 import hydra
@@ -16,6 +18,7 @@ from omegaconf import OmegaConf
 from safetensors.torch import save_file
 from torch import nn
 
+from bench import cli
 from methods.cvdvae.training import low_config, vdvae_config
 from methods.cvdvae.vdvae import Vdvae
 from methods.dps.unet import Prior, UnetConfig
@@ -31,7 +34,10 @@ def main() -> None:
     """Write the files."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    folder: Path = parser.parse_args().folder
+    parser.add_argument("--run", action="store_true")
+    parser.add_argument("--fast", action="store_true")
+    arguments = parser.parse_args()
+    folder: Path = arguments.folder
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
     with hydra.initialize_config_module("configs", version_base="1.3"):
@@ -56,10 +62,18 @@ def main() -> None:
         write("sr3", f"sr3_ffhq256.weights.{scale}", Sr3Unet(Sr3Config(**cfg["sr3_ffhq256"]["unet"])))
     words.append(f"methods.cvdvae_ffhq256.prior_weights={folder / 'cvdvae_x4.safetensors'}")
     write("dps", "dps_ffhq256.weights", Prior(UnetConfig(**cfg["dps_ffhq256"]["unet"])).unet)
-    command = (
-        f"python -m bench run methods=[bicubic,{','.join(LABELS)}] scale=[4,8] dataset=synthfaces dataset.size=256"
-    )
-    print(command, "limit=1 n=1 metrics=[seconds,throughput] out=results/runs/times", *words)
+    out = "results/runs/times"
+    if arguments.fast:
+        out += "-fast"
+        words += [f"methods.{m}.precision=bf16" for m in ("cvdvae_ffhq256", "dps_ffhq256")]
+        words += ["methods.cvdvae_ffhq256.compile=reduce-overhead", "methods.dps_ffhq256.compile=true"]
+    words = [
+        "run", f"methods=[bicubic,{','.join(LABELS)}]", "scale=[4,8]", "dataset=synthfaces", "dataset.size=256",
+        "limit=1", "n=1", "metrics=[seconds,throughput]", f"out={out}", *words,
+    ]  # fmt: skip
+    print("python -m bench", *words)
+    if arguments.run:
+        sys.exit(cli.main(words))
 
 
 if __name__ == "__main__":
