@@ -2,8 +2,8 @@
 
     python -m scripts.random_weights FOLDER [--run] [--fast]
 
-prints the command that times all five on rendered faces, and runs it with `--run`; `--fast` adds bf16, torch.compile and
-CUDA graphs where they are options. Their images mean nothing; their times do.
+prints the command that times all five on rendered faces; `--run` runs it, `--fast` adds bf16, torch.compile and CUDA
+graphs where they are options. The images mean nothing; the times do.
 """
 
 from __future__ import annotations
