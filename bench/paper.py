@@ -92,12 +92,13 @@ def _published_metric(ours: str) -> str:
     return ours if "stlpips" in ours else _without_backbone(ours)
 
 
-def beside_paper(rows: list[Row], names: list[str], frame: pd.DataFrame) -> pd.DataFrame:
+def beside_paper(rows: list[Row], names: list[str], frame: pd.DataFrame, table: str | None = None) -> pd.DataFrame:
     """Measured and published figures of the same method, scale, temperature and metric, with their difference.
 
-    The paper does not name the backbone of its LPIPS: LPIPS with either is compared with it, ST-LPIPS never.
+    The paper does not name the backbone of its LPIPS: LPIPS with either is compared with it, ST-LPIPS never. `table` as
+    in `published`.
     """
-    theirs = _published_values()
+    theirs = _published_values(table)
     records = []
     for i, row in enumerate(rows):
         key = row.cell.key
@@ -180,7 +181,7 @@ def write_paper_table(run: RunDir, name: str, entries: Sequence[Entry], folder: 
         write_atomic(path.with_suffix(".tex"), "".join(f"% {x}\n" for x in below) + render_latex(heads, lines, names))
     write_atomic(folder / f"{name}.csv", _ours_csv(entries, there, frame))
     write_atomic(folder / f"{name}_published.csv", _published_csv(name, entries))
-    write_atomic(folder / f"{name}_beside.csv", beside_paper(there, names, frame).to_csv(index=False))
+    write_atomic(folder / f"{name}_beside.csv", beside_paper(there, names, frame, name).to_csv(index=False))
     return "\n".join([_markdown(views["_beside"][0], names, "simple"), *([note] if note else []), *notes])
 
 
@@ -222,15 +223,15 @@ def _beside(
     theirs, at = _published_values(table), _position(there)
     compared = {
         (r["scale"], r["method"], None if r["tau"] is None or np.isnan(r["tau"]) else r["tau"], r["metric"]): r
-        for r in beside_paper(there, names, frame).to_dict("records")
+        for r in beside_paper(there, names, frame, table).to_dict("records")
     }
     lines = []
     for e in entries:
         ours, difference = [], []
         printed = tuple(_published_cell(e, n, theirs) for n in names)
-        for name, published_text in zip(names, printed, strict=True):
+        for name in names:
             ours.append(interval_text(frame, at[e.key], name) if e.key in at else LEFT_OUT)
-            both = compared.get((e.key.scale, e.key.label, e.key.tau, column(name))) if published_text else None
+            both = compared.get((e.key.scale, e.key.label, e.key.tau, column(name)))
             text = format_value(both["difference"], metric_facts(name)) if both else ""
             difference.append(f"+{text}" if text and both and both["difference"] > 0 else text)
         lines += [
