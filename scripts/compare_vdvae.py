@@ -141,17 +141,24 @@ def compare_vdvae(folder: Path, which: str) -> dict[str, float]:
     }
 
 
+def _both_cvdvae(folder: Path, which: str) -> tuple[ModuleType, ModuleType, nn.Module, Vdvae]:
+    """Two modules of github:jprost76/srvdvae, their network and ours with the same weights."""
+    reference, helpers = _modules(folder, "cvdvae", "vae_helpers")
+    model = ours(which, low=True)
+    blocks, k, _ = LOW[which]
+    width = model.config.width
+    settings = _settings(model.config, enc_blocks_y=blocks, ky=k, width_y=width, custom_width_str_y="")
+    theirs = reference.CVAE(settings).eval()
+    theirs.load_state_dict({**theirs.state_dict(), **model.state_dict()})
+    return reference, helpers, theirs, model
+
+
 @torch.no_grad()
 def compare_cvdvae(folder: Path, which: str) -> dict[str, float]:
     """Relative errors against github:jprost76/srvdvae."""
-    reference, helpers = _modules(folder, "cvdvae", "vae_helpers")
-    model = ours(which, low=True)
+    reference, helpers, theirs, model = _both_cvdvae(folder, which)
     config = model.config
-    blocks, k, scale = LOW[which]
-    theirs = reference.CVAE(
-        _settings(config, enc_blocks_y=blocks, ky=k, width_y=config.width, custom_width_str_y="")
-    ).eval()
-    theirs.load_state_dict({**theirs.state_dict(), **model.state_dict()})
+    _, k, scale = LOW[which]
     x = images(config.size)
     y = images(config.size // scale)
     eps = noise_for(model, len(x))
@@ -186,14 +193,9 @@ def compare_cvdvae(folder: Path, which: str) -> dict[str, float]:
 @torch.no_grad()
 def speed(folder: Path, which: str, n: int, repeats: int) -> str:
     """Seconds for n samples of one image: github:jprost76/srvdvae one after the other, ours with one encoding."""
-    reference, helpers = _modules(folder, "cvdvae", "vae_helpers")
-    model = ours(which, low=True)
+    reference, helpers, theirs, model = _both_cvdvae(folder, which)
     config = model.config
-    blocks, k, scale = LOW[which]
-    theirs = reference.CVAE(
-        _settings(config, enc_blocks_y=blocks, ky=k, width_y=config.width, custom_width_str_y="")
-    ).eval()
-    theirs.load_state_dict({**theirs.state_dict(), **model.state_dict()})
+    scale = LOW[which][2]
     model.to(memory_format=torch.channels_last)
     y = images(config.size // scale)
 
