@@ -295,6 +295,11 @@ def _weights(words: list[str]) -> int:
         lines.append(
             [f"{method}/{path.stem}", "shipped", size, "", path.name, f"methods.{method}", "MIT", "this project"]
         )
+    for shipped in weights.METRIC_FILES:
+        size = f"{shipped.path.stat().st_size / 1e6:.1f}"
+        lines.append(
+            [shipped.name, "shipped", size, "", shipped.path.name, shipped.used_by, shipped.licence, shipped.page]
+        )
     heads = ["name", "state", "MB", "how", "file", "used by", "licence", "origin"]
     print(tabulate(lines, headers=heads, tablefmt="simple", maxcolwidths=[None] * 4 + [34, 34, None, 40]))
     print(f"\nKept in {weights.folder_of_weights()}. python -m bench weights get NAME, or add NAME FILE.")

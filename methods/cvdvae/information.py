@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 import torch
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from bench.contract import Degradation, Study, register_study
@@ -110,6 +111,7 @@ class LowResolutionSpread(Study):
         for scale, part in frame.groupby("scale"):
             mean = part.groupby("k")["rmse"].mean()
             axes.plot(mean.index, mean.to_numpy(), marker="o", markersize=3, label=f"s = {scale}")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("k, number of shared latent groups")
         axes.set_ylabel("$U_k^s$ (8-bit levels)")
         axes.legend()

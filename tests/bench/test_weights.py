@@ -123,3 +123,10 @@ def test_the_list_and_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture
     assert weights.find("dps_ffhq256").path.is_file()
     assert main(["weights", "get", "dps_ffhq"]) == 1
     assert "Did you mean 'dps_ffhq256'" in capsys.readouterr().err
+
+
+def test_shipped_files_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["weights"]) == 0
+    said = capsys.readouterr().out
+    for name in ("brisque_live", "cvdvae/prior64", "dps/prior64", "hcflow/flow64_x4", "sr3/unet64_x8"):
+        assert name in said
