@@ -128,4 +128,6 @@ class Degradation:
             raise BenchError(
                 f"Expected images of {matrix.shape[1]}x{matrix.shape[1]} pixels, got {x.shape[-2]}x{x.shape[-1]}."
             )
-        return matrix @ x @ matrix.T
+        # A method may sample within autocast; in bf16 this product would be wrong by 1/256 and consistency meaningless.
+        with torch.autocast(x.device.type, enabled=False):
+            return matrix @ x @ matrix.T

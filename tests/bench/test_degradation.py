@@ -99,6 +99,14 @@ def test_differentiable(operator: Degradation, x: torch.Tensor) -> None:
     torch.testing.assert_close(leaf.grad, 2 * operator.adjoint(operator.down(x)))
 
 
+def test_autocast_leaves_the_operators_in_float32() -> None:
+    d = Degradation(4, 64)
+    x, y = torch.rand(2, 3, 64, 64), torch.rand(2, 3, 16, 16)
+    with torch.autocast("cpu", torch.bfloat16):
+        error = (d.down(d.project(x, y)) - y).square().mean()
+    assert error.log10() < -10  # 100 dB; bf16 ends at 50
+
+
 def test_any_leading_shape(operator: Degradation, x: torch.Tensor) -> None:
     stacked = x[None].expand(4, -1, -1, -1, -1)
     torch.testing.assert_close(operator.down(stacked)[3], operator.down(x))

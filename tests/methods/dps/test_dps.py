@@ -170,6 +170,17 @@ def test_the_loss_of_a_velocity_network_is_that_of_its_velocity() -> None:
     assert losses["mse"].item() == pytest.approx(kept.mean().item(), rel=0.02)
 
 
+def test_autocast_normalises_in_float32() -> None:
+    unet = make_unet(SMALL)
+    dtypes: dict[type, set[torch.dtype]] = {torch.nn.GroupNorm: set(), torch.nn.Conv2d: set()}
+    for module in unet.modules():
+        if type(module) in dtypes:
+            module.register_forward_hook(lambda m, _, out: dtypes[type(m)].add(out.dtype))
+    with torch.autocast("cpu", torch.bfloat16):
+        unet(torch.randn(1, 3, 32, 32), 500)
+    assert dtypes == {torch.nn.GroupNorm: {torch.float32}, torch.nn.Conv2d: {torch.bfloat16}}
+
+
 def test_a_mismatching_checkpoint_is_one_sentence() -> None:
     with pytest.raises(BenchError, match=r"has no input_blocks\.0\.0\.weight"):
         from_guided_diffusion({}, SMALL)
