@@ -143,8 +143,10 @@ def observe(dataset: Dataset, index: int, degradation: Degradation) -> tuple[Ten
 
 def evaluate(loaded: dict[str, Metric], e: Evaluation) -> dict[str, np.ndarray]:
     """Metric name to values [B, n], [B, pairs] or [B]; half the images at a time where memory runs out."""
+    # TF32, a GPU's default for convolutions, keeps 10 bits: too few for the local variances of SSIM
+    exact = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), exact:
             return {name: metric(e).double().cpu().numpy() for name, metric in loaded.items()}
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):

@@ -22,6 +22,10 @@ from bench.store import Cell, RunDir, write_atomic
 PREFIXES = {"Diversity (APD)": "APD ", "Diversity (NTIRE)": "NTIRE "}
 """What the name of a column needs where it stands without its group."""
 ARROWS = {"higher": "↑", "lower": "↓"}
+LATEX = str.maketrans(
+    {c: f"\\{c}" for c in "&%$#_{}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+)
 NOTE = "Means over images ± half the width of their 95% bootstrap intervals."
 
 
@@ -187,9 +191,7 @@ def _ranks(rows: list[Row], frame: pd.DataFrame, name: str, scale: int) -> dict[
 
 def escape(text: str) -> str:
     """Text for LaTeX."""
-    for character in "\\&%$#_{}":
-        text = text.replace(character, "\\textbackslash{}" if character == "\\" else "\\" + character)
-    return text.replace("~", "\\textasciitilde{}").replace("^", "\\textasciicircum{}")
+    return text.translate(LATEX)
 
 
 def ranked_lines(rows: list[Row], names: list[str], frame: pd.DataFrame) -> list[Line]:

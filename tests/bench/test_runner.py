@@ -22,7 +22,8 @@ from bench.contract import Facts, Method, methods, register_method
 from bench.data import make_dataset
 from bench.degradation import Degradation
 from bench.errors import BenchError
-from bench.runner import run
+from bench.metrics import Evaluation
+from bench.runner import evaluate, run
 from bench.store import CellKey, RunDir
 from bench.tables import write_tables
 
@@ -246,6 +247,20 @@ def test_out_of_memory_in_the_metrics_halves_the_images(
     directory, complete = run(add(Noisy, configure("batch=3")))
     assert complete
     assert len(rows(directory)) == 15
+
+
+def test_metrics_run_without_tf32_and_leave_the_methods_setting() -> None:
+    seen = []
+
+    def metric(e: Evaluation) -> torch.Tensor:
+        seen.append(torch.backends.cudnn.allow_tf32)
+        return torch.zeros(1, 1)
+
+    before = torch.backends.cudnn.allow_tf32
+    x = torch.zeros(1, 3, 16, 16)
+    evaluate({"any": metric}, Evaluation(x, x[..., ::4, ::4], x[:, None], Degradation(4, 16)))  # type: ignore[dict-item]
+    assert seen == [False]
+    assert torch.backends.cudnn.allow_tf32 == before
 
 
 def test_full_disk_keeps_what_is_done(configure: Configure, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

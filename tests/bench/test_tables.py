@@ -10,7 +10,7 @@ from bench.config import RunConfig
 from bench.paper import beside_paper, published, write_paper
 from bench.runner import run
 from bench.store import CellKey, RunDir, write_atomic, write_json
-from bench.tables import differences, read_rows, summarise, write_tables
+from bench.tables import differences, escape, read_rows, summarise, write_tables
 
 METRICS = ["psnr", "lpips_alex", "apd_mse", "seconds"]
 
@@ -137,3 +137,7 @@ def test_a_real_run_is_regenerated_identically(configure: Callable[..., RunConfi
     write_tables(RunDir(directory.path))
     assert before == {p.name: p.read_bytes() for p in directory.path.glob("table.*")}
     assert len(before) == 3
+
+
+def test_titles_survive_latex() -> None:
+    assert escape(r"A_1 \& {B}~^") == r"A\_1 \textbackslash{}\& \{B\}\textasciitilde{}\textasciicircum{}"
