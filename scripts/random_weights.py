@@ -30,14 +30,8 @@ from scripts.compare_vdvae import fill
 LABELS = ("cvdvae_ffhq256", "hcflow_ffhq256", "sr3_ffhq256", "dps_ffhq256")
 
 
-def main() -> None:
-    """Write the files."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--run", action="store_true")
-    parser.add_argument("--fast", action="store_true")
-    arguments = parser.parse_args()
-    folder: Path = arguments.folder
+def write_weights(folder: Path) -> list[str]:
+    """Write the files into a folder; return the settings that name them."""
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
     with hydra.initialize_config_module("configs", version_base="1.3"):
@@ -62,6 +56,17 @@ def main() -> None:
         write("sr3", f"sr3_ffhq256.weights.{scale}", Sr3Unet(Sr3Config(**cfg["sr3_ffhq256"]["unet"])))
     words.append(f"methods.cvdvae_ffhq256.prior_weights={folder / 'cvdvae_x4.safetensors'}")
     write("dps", "dps_ffhq256.weights", Prior(UnetConfig(**cfg["dps_ffhq256"]["unet"])).unet)
+    return words
+
+
+def main() -> None:
+    """Write the files."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--run", action="store_true")
+    parser.add_argument("--fast", action="store_true")
+    arguments = parser.parse_args()
+    words = write_weights(arguments.folder)
     out = "results/runs/times"
     if arguments.fast:
         out += "-fast"

@@ -1,0 +1,120 @@
+"""Time of every option of speed of a method, and what it changes in the images.
+
+    python -m scripts.speed_options METHOD [--samples 5] [--repeats 2] [--random FOLDER] [hydra overrides]
+
+draws samples of one rendered face with all options off, with each option alone and with all of them. METHOD is a
+configuration such as dps or cvdvae_ffhq256; `--random` writes random weights for FFHQ-256 size into a folder and uses
+them. Overrides are those of ``python -m bench run``, as in
+
+    python -m scripts.speed_options dps scale=8 methods.dps.steps=20
+    python -m scripts.speed_options dps_ffhq256 --random /tmp/weights methods.dps_ffhq256.steps=20 device=cuda
+
+Changes are of images in [0, 1]; a column of memory is of the device, on a GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import hydra
+import torch
+from tabulate import tabulate
+from torch import Tensor
+
+from bench.config import MethodConfig, RunConfig, read_config
+from bench.contract import Noise
+from bench.data import make_dataset
+from bench.degradation import Degradation
+from bench.memory import keep_freed_memory, release_memory
+from bench.runner import make_method, observe
+from scripts.random_weights import write_weights
+
+OFF: dict[str, Any] = {"batch": 1, "channels_last": False, "precision": "32", "compile": None}
+
+
+def cases(parameters: Mapping[str, Any], samples: int) -> dict[str, dict[str, Any]]:
+    """Name to settings: all options off, each alone, and all of them."""
+    off = {k: v for k, v in OFF.items() if k in parameters}
+    alone: dict[str, dict[str, Any]] = {"batch": {"batch": samples}, "channels_last": {"channels_last": True}}
+    alone["bf16"] = {"precision": "bf16"}
+    if isinstance(parameters.get("compile"), bool):
+        off["compile"] = False
+        alone["compile"] = {"compile": True}
+    else:
+        alone["compile"] = {"compile": "default"}
+        alone["compile, CUDA graphs"] = {"compile": "reduce-overhead"}
+    alone = {name: s for name, s in alone.items() if s.keys() <= parameters.keys()}
+    everything = {k: v for s in alone.values() for k, v in s.items()}
+    return {"none": off} | {name: off | s for name, s in alone.items()} | {"all": off | everything}
+
+
+class Task:
+    """Samples of one rendered face."""
+
+    def __init__(self, config: RunConfig, method: MethodConfig) -> None:
+        self.method = method
+        self.device = torch.device(config.device)
+        self.tau, self.n, self.seed = config.taus[0], config.n, config.seed
+        dataset = make_dataset(config.dataset)
+        scale = config.scales[0]
+        self.degradation = Degradation(scale, dataset.size, self.device)
+        _, y = observe(dataset, 0, Degradation(scale, dataset.size, dtype=torch.float64))
+        self.y = y[None].to(self.device)
+
+    def draw(self, settings: Mapping[str, Any], repeats: int) -> tuple[Tensor, float, float]:
+        """Return the samples, the fewest seconds for one of them, and the device's peak memory in GB (0 on a CPU)."""
+        method = make_method(replace(self.method, parameters={**self.method.parameters, **settings}))
+        method.prepare(self.degradation, self.device)
+        tau = self.tau if method.facts.uses_tau else None
+        gpu = self.device.type == "cuda"
+        seconds = []
+        for _ in range(repeats + 1):  # the first one compiles and asks for memory
+            if gpu:
+                torch.cuda.reset_peak_memory_stats(self.device)
+                torch.cuda.synchronize(self.device)
+            begun = time.perf_counter()
+            with torch.no_grad():
+                x = method.sample(self.y, self.n, tau, Noise(self.seed, ["0"], range(self.n), self.device))
+            if gpu:
+                torch.cuda.synchronize(self.device)
+            seconds.append((time.perf_counter() - begun) / self.n)
+        return x.cpu(), min(seconds[1:]), torch.cuda.max_memory_allocated(self.device) / 1e9 if gpu else 0.0
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("method")
+    parser.add_argument("--samples", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--random", type=Path, metavar="FOLDER")
+    arguments, words = parser.parse_known_args()
+    words = [f"methods=[{arguments.method}]", f"n={arguments.samples}", *words]
+    if arguments.random:
+        prefix = f"methods.{arguments.method}."
+        words += ["dataset.size=256", *(w for w in write_weights(arguments.random) if w.startswith(prefix))]
+    with hydra.initialize_config_module("configs", version_base="1.3"):
+        config = read_config(hydra.compose("run", words))
+    keep_freed_memory()
+    task = Task(config, config.methods[0])
+    expected: Tensor | None = None
+    rows = []
+    for name, settings in cases(config.methods[0].parameters, arguments.samples).items():
+        x, seconds, memory = task.draw(settings, arguments.repeats)
+        torch._dynamo.reset()
+        release_memory()
+        expected = x if expected is None else expected
+        change = (x - expected).double()
+        rows.append((name, seconds, memory or None, change.abs().max().item(), change.square().mean().sqrt().item()))
+        print(f"{name}: {seconds:.4g} s a sample", flush=True)
+    heads = ["options", "s a sample", "memory (GB)", "largest change", "rms change"]
+    print(tabulate(rows, headers=heads, tablefmt="pipe", floatfmt=("", ".4g", ".2f", ".0e", ".0e")))
+
+
+if __name__ == "__main__":
+    main()
