@@ -6,6 +6,8 @@ import math
 import os
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -128,6 +130,7 @@ class Trainer:
         self.trained = {name: p for name, p in module.trained().items()}
         self.ema = {name: p.detach().clone() for name, p in self.trained.items()}
         self.state = State()
+        self.between_steps = True
 
     @property
     def device(self) -> torch.device:
@@ -163,6 +166,7 @@ class Trainer:
                 x = to_tensor(train[numbers[self.rows]], flips[self.rows], self.device)
                 losses = self._step(x, degradation)
                 self.state.step += 1
+                self.between_steps = True
                 now = time.monotonic()
                 self.state.seconds += (now - last) * self.fabric.world_size
                 last = now
@@ -189,7 +193,8 @@ class Trainer:
             raise
         finally:
             bar.close()
-            self._save()
+            if self.between_steps:  # else the last checkpoint is the newest that is whole
+                self._save()
         figures = self._validate(val, degradation)
         self._finish(figures)
         return self.state
@@ -213,7 +218,9 @@ class Trainer:
         self.fabric.backward(losses["loss"])
         norm = nn.utils.clip_grad_norm_(self.trained.values(), c.clip)
         # every process sees the same averaged gradient, so that all skip together
-        if torch.isfinite(norm) and (c.skip is None or norm < c.skip):
+        large = not torch.isfinite(norm) or (c.skip is not None and norm >= c.skip)
+        self.between_steps = False  # until the step is counted: an interruption here must not be saved
+        if not large:
             self.optimizer.step()
             # a short memory at first, so that the average forgets the initial weights
             decay = min(c.ema, (1 + self.state.step) / (10 + self.state.step))
@@ -247,8 +254,21 @@ class Trainer:
     def _validate(self, val: Any, degradation: Degradation | None) -> dict[str, float]:
         """Losses and LR-RMSE (in 8-bit levels) of the averaged weights, and a grid of samples."""
         c = self.config
-        self._swap()
-        self.network.eval()
+        with self._averaged():
+            figures = self._losses(val, degradation)
+            self._grid(val, degradation)
+        self.fabric.log_dict({f"val/{k}": v for k, v in figures.items()}, step=self.state.step)
+        if c.schedule == "plateau":
+            self._plateau(figures["loss"])
+        if self.fabric.global_rank == 0:
+            line = ", ".join(f"{k} {v:.4g}" for k, v in figures.items())
+            hours = self.state.seconds / 3600
+            tqdm.write(f"step {self.state.step}, {hours:.2f} device-hours: {line}", file=sys.stderr)
+        return figures
+
+    def _losses(self, val: Any, degradation: Degradation | None) -> dict[str, float]:
+        """Means over the validation images."""
+        c = self.config
         totals: dict[str, float] = {}
         count = 0
         share = self.rows.stop - self.rows.start
@@ -269,18 +289,18 @@ class Trainer:
             totals["lr_rmse_n"] = totals.get("lr_rmse_n", 0) + (len(batch) if "lr_rmse" in losses else 0)
             count += len(batch)
         rmse_count = totals.pop("lr_rmse_n", 0)
-        figures = {k: v / (rmse_count if k == "lr_rmse" else count) for k, v in totals.items()}
-        self.fabric.log_dict({f"val/{k}": v for k, v in figures.items()}, step=self.state.step)
-        self._grid(val, degradation)
-        self.network.train()
+        return {k: v / (rmse_count if k == "lr_rmse" else count) for k, v in totals.items()}
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """Evaluate with the averaged weights; the current ones are back afterwards, whatever happens."""
         self._swap()
-        if c.schedule == "plateau":
-            self._plateau(figures["loss"])
-        if self.fabric.global_rank == 0:
-            line = ", ".join(f"{k} {v:.4g}" for k, v in figures.items())
-            hours = self.state.seconds / 3600
-            tqdm.write(f"step {self.state.step}, {hours:.2f} device-hours: {line}", file=sys.stderr)
-        return figures
+        self.network.eval()
+        try:
+            yield
+        finally:
+            self.network.train()
+            self._swap()
 
     def _grid(self, val: Any, degradation: Degradation | None) -> None:
         if self.fabric.global_rank > 0:

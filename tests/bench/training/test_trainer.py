@@ -19,6 +19,7 @@ from bench.cli import main
 from bench.errors import BenchError
 from bench.training.config import parse_budget
 from bench.training.data import Order
+from bench.training.trainer import Trainer
 
 TINY = [
     "method=vdvae", "dataset=synthfaces", "dataset.size=32", "device=cpu", "precision=32", "pool=16", "val=4",
@@ -51,6 +52,26 @@ def test_resume_is_exact(tmp_path: Path) -> None:
     parts = train(tmp_path / "parts", "steps=6")
     assert equal(whole, parts)
     assert not equal(whole, train(tmp_path / "seed", "steps=6", "seed=1"))
+
+
+@pytest.mark.parametrize("where", ["validation", "update"])
+def test_an_interruption_at_any_point_resumes_exactly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    with monkeypatch.context() as patch:
+        calls = []
+        owner, name = (Trainer, "_grid") if where == "validation" else (torch.optim.AdamW, "step")
+        real = getattr(owner, name)
+
+        def interrupt(*arguments, **options):
+            calls.append(real(*arguments, **options))
+            if len(calls) == 2:
+                raise KeyboardInterrupt
+
+        patch.setattr(owner, name, interrupt)
+        assert main(["train", *TINY, f"out={tmp_path / 'parts'}", "steps=6", "val_every=2"]) == 130
+    whole = train(tmp_path / "whole", "steps=6", "val_every=2")
+    assert equal(whole, train(tmp_path / "parts", "steps=6", "val_every=2"))
 
 
 def test_what_is_written(tmp_path: Path) -> None:
