@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -84,19 +85,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(words: list[str]) -> int:
     def task(cfg: DictConfig) -> int:
         from bench.config import read_config
-        from bench.runner import run
+        from bench.runner import part_done, run
 
         config = read_config(cfg)
         directory, complete = run(config)
-        print(_write_results(directory, config.paper))
-        print(f"\nTables and figures: {directory.path}")
+        if config.shard is None:
+            print(_write_results(directory, config.paper))
+            print(f"\nTables and figures: {directory.path}")
+        else:
+            print(part_done(config.shard))
         if not complete:
             failures = directory.failures
             first = failures[0]
             image = f"{first['image']}: " if first["image"] else ""
             print(
                 f"bench: {len(failures)} failed and are left out of the tables; the first: {first['what']}: {image}"
-                f"{first['reason']} All are in {directory.path / 'failures.jsonl'}.",
+                f"{first['reason']} All are in {directory.failures_file}.",
                 file=sys.stderr,
             )
         return 0 if complete else 1
@@ -342,8 +346,13 @@ def _hydra(config_name: str, words: list[str], task: Callable[[DictConfig], int]
     """Let hydra compose ``configs/NAME.yaml`` with the overrides and call `task`; translate its errors."""
     codes: list[int] = []
     raised: list[BenchError | KeyboardInterrupt] = []
+    here = os.getpid()
 
     def job(cfg: DictConfig) -> None:
+        if os.getpid() != here:  # on a cluster, where only exceptions find their way back
+            if task(cfg):
+                raise BenchError(f"A job of the sweep is incomplete: {' '.join(HydraConfig.get().overrides.task)}.")
+            return
         try:
             codes.append(task(cfg))
         except (BenchError, KeyboardInterrupt) as error:  # hydra would add lines of its own, and end a sweep

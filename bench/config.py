@@ -13,7 +13,7 @@ import torch
 from omegaconf import DictConfig
 
 from bench.errors import BenchError
-from bench.values import boolean, integer, items, number, plain, whole
+from bench.values import Shard, boolean, integer, items, number, plain, shard, whole
 
 FROZEN = ("dataset", "n", "seed", "quantise", "save_images", "metrics")
 """Keys that change every row: a run directory is made with one value of each."""
@@ -48,6 +48,7 @@ class RunConfig:
     n: int
     dataset: Mapping[str, Any]
     limit: int | None
+    shard: Shard | None
     seed: int
     device: str
     out: Path
@@ -110,6 +111,7 @@ def read_config(cfg: DictConfig) -> RunConfig:
         n=integer(raw, "n", 1),
         dataset=raw["dataset"],
         limit=None if raw["limit"] is None else integer(raw, "limit", 1),
+        shard=shard(raw["shard"]),
         seed=integer(raw, "seed", 0),
         device=resolve_device(str(raw["device"])),
         out=Path(),

@@ -27,7 +27,7 @@ from bench.metrics.perceptual import lpips_weights_missing
 from bench.paper import Entry, write_paper_table
 from bench.pictures import chosen_images, draw_pictures
 from bench.plots import write_plots
-from bench.runner import run
+from bench.runner import part_done, run
 from bench.store import CellKey, RunDir
 from bench.study import done_rows, make_study, write_study
 from bench.tables import write_tables
@@ -137,6 +137,13 @@ def reproduce(r: Reproduction) -> bool:
     if r.plan_only:
         return complete
     sys.stdout.flush()
+    if r.run.shard is not None:
+        if dataset is None:
+            return False
+        keys = dict.fromkeys(e.key for lines in entries.values() for e in lines if e.reason is None)
+        complete &= run(r.run, keys)[1]
+        print(f"\n{part_done(r.run.shard)}")
+        return complete
     if dataset is not None:
         complete &= _tables(r, entries)
         complete &= _pictures(r, dataset, probes)

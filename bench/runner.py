@@ -25,6 +25,7 @@ from bench.errors import BenchError, ImageError, OutOfMemoryError, near_matches
 from bench.memory import is_out_of_memory, keep_freed_memory, release_memory
 from bench.metrics import Evaluation, Metric, load_metrics, metric_facts, resolve_metrics
 from bench.store import Cell, CellKey, RunDir, write_atomic, write_json, write_png
+from bench.values import Shard
 
 TOLERANCE = 1e-5
 """How far outside of [0, 1] a sample may be by rounding."""
@@ -33,6 +34,14 @@ TOLERANCE = 1e-5
 def say(text: str) -> None:
     """Print a line of progress on stderr, above a progress bar if there is one."""
     tqdm.write(text, file=sys.stderr)
+
+
+def part_done(shard: Shard) -> str:
+    """Say what is left to do when one part of the images is done."""
+    return (
+        f"Part {shard.index} of {shard.count} is done. After all parts, the same command without shard=... measures "
+        "the times and writes the tables."
+    )
 
 
 def make_method(config: MethodConfig) -> Method:
@@ -208,7 +217,7 @@ def run(config: RunConfig, only: Collection[CellKey] | None = None) -> tuple[Run
     if notice:
         say(notice)
     limit = config.limit or dataset.facts.default_limit
-    directory = RunDir(config.out)
+    directory = RunDir(config.out, config.shard)
     with directory.lock():
         directory.open(config.record() | {"metrics": names}, FROZEN)
         directory.add_environment(environment(config.device))
@@ -236,7 +245,7 @@ def _run_method(state: _Run, config: MethodConfig, scale: int, keys: list[CellKe
     cells = [state.directory.cell(k) for k in keys]
     for cell in cells:
         cell.claim("cell.json", _identity(state.config, config, cell.key))
-    open_cells = [c for c in cells if len(c.done() & set(range(state.count))) < state.count or _untimed(state, c)]
+    open_cells = [c for c in cells if _missing(state, c.done()) or _untimed(state, c)]
     if not open_cells:
         return
     device = torch.device(state.config.device)
@@ -272,28 +281,35 @@ def _identity(run_config: RunConfig, config: MethodConfig, key: CellKey) -> dict
     }
 
 
+def _missing(state: _Run, done: set[int]) -> list[list[int]]:
+    """Batches of this process's images that have no rows yet."""
+    size, shard = state.config.batch, state.config.shard
+    mine = range(0, state.count, size)
+    if shard is not None:
+        mine = mine[shard.index :: shard.count]
+    batches = [[i for i in range(first, min(first + size, state.count)) if i not in done] for first in mine]
+    return [batch for batch in batches if batch]
+
+
 def _untimed(state: _Run, cell: Cell) -> bool:
-    return state.timed and cell.timing is None
+    """Whether the time is still to be measured; processes that share a machine would disturb each other."""
+    return state.timed and state.config.shard is None and cell.timing is None
 
 
 def _run_cell(state: _Run, cell: Cell, sampler: Sampler, degradation: Degradation) -> None:
     exact = Degradation(degradation.scale, degradation.size, dtype=torch.float64)
-    done = cell.done()
-    size = state.config.batch
-    chunks = [
-        missing
-        for first in range(0, state.count, size)
-        if (missing := [i for i in range(first, min(first + size, state.count)) if i not in done])
-    ]
+    batches = _missing(state, cell.done())
+    total = sum(map(len, _missing(state, set())))
     interval = 0.2 if sys.stderr.isatty() else 30.0
     with tqdm(
-        total=state.count, initial=len(done & set(range(state.count))), desc=cell.key.folder, unit="image",
+        total=total, initial=total - sum(map(len, batches)), desc=cell.key.folder, unit="image",
         mininterval=interval, maxinterval=interval,
     ) as bar:  # fmt: skip
-        for chunk in chunks:
-            _run_batch(state, cell, sampler, degradation, exact, chunk)
-            bar.update(len(chunk))
-    cell.compact()
+        for batch in batches:
+            _run_batch(state, cell, sampler, degradation, exact, batch)
+            bar.update(len(batch))
+    if state.config.shard is None:
+        cell.compact()
     if _untimed(state, cell):
         y = next(_observations(state, exact), None)
         if y is not None:
@@ -311,10 +327,10 @@ def _observations(state: _Run, exact: Degradation) -> Iterator[Tensor]:
 
 
 def _run_batch(
-    state: _Run, cell: Cell, sampler: Sampler, degradation: Degradation, exact: Degradation, chunk: list[int]
+    state: _Run, cell: Cell, sampler: Sampler, degradation: Degradation, exact: Degradation, batch: list[int]
 ) -> None:
     loaded = []
-    for index in chunk:
+    for index in batch:
         try:
             loaded.append((index, *observe(state.dataset, index, exact)))
         except ImageError as error:

@@ -5,6 +5,7 @@
     config.yaml            the resolved configuration
     environment.json       one entry per start: versions, device, git state
     failures.jsonl         images that could not be used, and why
+    *.I-of-N.*             the last two of a process that measures a part of the images
     cells/LABEL_x8_tau0.8/ one method at one scale and temperature
         cell.json          what its rows depend on; rows of another configuration are never mixed in
         facts.json         what the method declares about itself
@@ -27,21 +28,24 @@ import io
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from PIL import Image
 from yaml import YAMLError
 
 from bench.errors import BenchError, near_matches
+from bench.values import Shard
 
+PATIENCE = 2.0
+"""Seconds to wait for a lock: a part holds that of the whole while it begins."""
 KEYS = {"images": ["index"], "samples": ["index", "sample"]}
 
 
@@ -200,25 +204,43 @@ class Cell:
 
 
 class RunDir:
-    """A run directory at `path`."""
+    """A run directory at `path`, as a whole or as one of the processes that share it see it (`shard`)."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, shard: Shard | None = None) -> None:
         self.path = path
+        self._suffix = "" if shard is None else f".{shard.index}-of-{shard.count}"
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the directory; BenchError if another run has it."""
+        """Hold the directory, or this process's part of it; BenchError if another run has it.
+
+        A whole run excludes every other one. Parts exclude whole runs and the same part.
+        """
         with disk_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.path / "run.lock")
+        with ExitStack() as stack:
+            whole = stack.enter_context(self._hold("run.lock"))
+            if self._suffix:
+                stack.enter_context(self._hold(f"run{self._suffix}.lock"))
+                whole.release()
+            else:
+                for path in self.path.glob("run.*-of-*.lock"):
+                    with self._hold(path.name):
+                        pass
+            yield
+
+    @contextmanager
+    def _hold(self, name: str) -> Iterator[BaseFileLock]:
+        with disk_errors(self.path):
+            lock = FileLock(self.path / name)
             try:
-                lock.acquire(timeout=0)
+                lock.acquire(timeout=PATIENCE)
             except Timeout:
                 raise BenchError(
                     f"Another run is working in {self.path}: wait for it, or use another out=DIR."
                 ) from None
         try:
-            yield
+            yield lock
         finally:
             lock.release()
 
@@ -252,7 +274,7 @@ class RunDir:
 
     def add_environment(self, environment: Mapping[str, Any]) -> None:
         """Append what this start runs on."""
-        path = self.path / "environment.json"
+        path = self.path / f"environment{self._suffix}.json"
         write_json(path, [*(_read_json(path) if path.exists() else []), dict(environment)])
 
     def cell(self, key: CellKey) -> Cell:
@@ -270,14 +292,19 @@ class RunDir:
         return [cell for cell in found if cell.done()]
 
     @property
+    def failures_file(self) -> Path:
+        """Where `failures` are."""
+        return self.path / f"failures{self._suffix}.jsonl"
+
+    @property
     def failures(self) -> list[dict[str, Any]]:
         """Images that could not be used: cell, image, reason."""
-        path = self.path / "failures.jsonl"
+        path = self.failures_file
         return [json.loads(line) for line in path.read_text().splitlines() if line] if path.exists() else []
 
     def set_failures(self, failures: list[dict[str, Any]]) -> None:
         """Replace the list of failures."""
-        write_atomic(self.path / "failures.jsonl", "".join(json.dumps(f, sort_keys=True) + "\n" for f in failures))
+        write_atomic(self.failures_file, "".join(json.dumps(f, sort_keys=True) + "\n" for f in failures))
 
     def image_folder(self, scale: int, index: int) -> Path:
         """Where the selected PNG files of one image are."""

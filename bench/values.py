@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from bench.errors import BenchError
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Part `index` (0 to ``count - 1``) of a run's images."""
+
+    index: int
+    count: int
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
@@ -36,6 +45,16 @@ def whole(value: Any, key: str, least: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise BenchError(f"{key}={value} is not a whole number of at least {least}.")
     return value
+
+
+def shard(value: Any) -> Shard | None:
+    """Part I of N from "I/N", None for all."""
+    if value is None:
+        return None
+    left, _, right = str(value).partition("/")
+    if not (left.isdecimal() and right.isdecimal() and int(left) < int(right)):
+        raise BenchError(f"shard={value} is no part: write 0/8, 1/8 ... 7/8 for eight parts.")
+    return Shard(int(left), int(right))
 
 
 def number(value: Any, key: str, low: float, high: float) -> float:

@@ -113,6 +113,16 @@ def test_a_sweep_goes_on_after_a_bad_job(tmp_path: Path) -> None:
     assert (tmp_path / "x8" / "table.csv").is_file()
 
 
+def test_a_sweep_on_a_cluster_says_what_failed(tmp_path: Path) -> None:
+    swept = bench(
+        "run", "--multirun", "hydra/launcher=submitit_local", f"hydra.sweep.dir={tmp_path}/sweep", *QUICK, "scale=7,8",
+        f"out={tmp_path}/x${{scale}}",
+    )  # fmt: skip
+    assert swept.returncode == 1
+    assert "scale=7 does not divide" in swept.stderr
+    assert (tmp_path / "x8" / "table.csv").is_file()
+
+
 @pytest.mark.parametrize(
     ("line", "expected"),
     [

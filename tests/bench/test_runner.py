@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from bench.metrics import Evaluation
 from bench.runner import evaluate, run
 from bench.store import CellKey, RunDir
 from bench.tables import write_tables
+from bench.values import shard
 
 Configure = Callable[..., RunConfig]
 
@@ -287,6 +289,51 @@ def test_two_runs_cannot_share_a_directory(configure: Configure) -> None:
     config = configure()
     with RunDir(config.out).lock(), pytest.raises(BenchError, match="Another run is working"):
         run(config)
+
+
+def test_parts_together_give_the_whole(configure: Configure, add, tmp_path: Path) -> None:
+    whole, _ = run(add(Noisy, configure("limit=7", "batch=2")))
+    shared = [configure("limit=7", "batch=2", f"out={tmp_path / 'shared'}", f"shard={k}/3") for k in (2, 0, 1)]
+    counts = []
+    for config in shared:
+        directory, complete = run(add(Noisy, config))
+        assert complete
+        counts.append(rows(directory)["index"].nunique())
+    assert counts == [2, 5, 7]
+    assert not (tmp_path / "shared" / "cells" / "misfit_x8_tau0.8" / "timing.json").exists()
+    directory, _ = run(add(Noisy, configure("limit=7", "batch=2", f"out={tmp_path / 'shared'}")))
+    pd.testing.assert_frame_equal(rows(directory), rows(whole))
+
+
+def test_a_missing_part_is_measured_by_the_whole(configure: Configure, add) -> None:
+    run(add(Noisy, configure("limit=5", "shard=1/2")))
+    directory, complete = run(add(Noisy, configure("limit=5")))
+    assert complete
+    assert rows(directory)["index"].nunique() == 5
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "allowed"),
+    [("0/2", "1/2", True), ("0/2", "0/2", False), ("0/2", None, False), (None, "0/2", False), (None, None, False)],
+)
+def test_who_may_share_a_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: str | None, second: str | None, allowed: bool
+) -> None:
+    import bench.store
+
+    monkeypatch.setattr(bench.store, "PATIENCE", 0.05)
+    with RunDir(tmp_path, shard(first)).lock():
+        expectation = nullcontext() if allowed else pytest.raises(BenchError, match="Another run is working")
+        with expectation, RunDir(tmp_path, shard(second)).lock():
+            pass
+    with RunDir(tmp_path).lock():
+        pass
+
+
+@pytest.mark.parametrize("text", ["8/8", "1", "a/b", "-1/4", "1/0"])
+def test_a_wrong_part_is_one_sentence(configure: Configure, text: str) -> None:
+    with pytest.raises(BenchError, match="is no part: write 0/8"):
+        configure(f"shard='{text}'")
 
 
 @pytest.mark.parametrize("kills", [3])
