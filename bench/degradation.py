@@ -130,4 +130,5 @@ class Degradation:
             )
         # A method may sample within autocast; in bf16 this product would be wrong by 1/256 and consistency meaningless.
         with torch.autocast(x.device.type, enabled=False):
+            x = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
             return matrix @ x @ matrix.T

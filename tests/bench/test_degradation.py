@@ -104,6 +104,7 @@ def test_autocast_leaves_the_operators_in_float32() -> None:
     x, y = torch.rand(2, 3, 64, 64), torch.rand(2, 3, 16, 16)
     with torch.autocast("cpu", torch.bfloat16):
         error = (d.down(d.project(x, y)) - y).square().mean()
+        assert d.down(x.bfloat16()).dtype == torch.float32
     assert error.log10() < -10  # 100 dB; bf16 ends at 50
 
 

@@ -369,7 +369,10 @@ def test_sigkill_at_any_point_and_resume_give_the_same_tables(tmp_path: Path, ki
 def test_ctrl_c_ends_with_130_and_keeps_rows(tmp_path: Path) -> None:
     out = tmp_path / "run"
     command = [sys.executable, "-m", "bench", "run", "limit=1000", "metrics=[psnr]", "device=cpu", f"out={out}"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in the background ignores it
+    )  # fmt: skip
     deadline = time.monotonic() + 60
     while not list(out.rglob("*.samples.parquet")) and time.monotonic() < deadline:
         time.sleep(0.02)
