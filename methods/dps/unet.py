@@ -85,7 +85,7 @@ def make_unet(config: UnetConfig) -> UNet2DModel:
     # seven times as long there.
     for module in unet.modules():
         if isinstance(module, nn.GroupNorm):
-            module.register_forward_pre_hook(lambda _, inputs: tuple(x.float() for x in inputs))
+            module.register_forward_pre_hook(lambda norm, inputs: tuple(x.to(norm.weight.dtype) for x in inputs))
     return unet
 
 
