@@ -139,6 +139,9 @@ def _train(words: list[str]) -> int:
         first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun has started
         with RunDir(config.out).lock() if first else nullcontext():
             state = Trainer(module, config).fit()
+            if torch.distributed.is_initialized():  # else its threads may abort a process that exits
+                torch.distributed.barrier()
+                torch.distributed.destroy_process_group()
         if not first:
             return 0
         print(f"{state.step} steps, {state.seconds / 3600:.2f} device-hours, {state.skipped} skipped: {config.out}")
