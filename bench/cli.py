@@ -25,7 +25,7 @@ from tabulate import tabulate
 from bench.errors import BenchError, near_matches
 
 if TYPE_CHECKING:
-    from bench.store import RunDir
+    from bench.run.store import RunDir
 
 CONFIGS = "pkg://configs"
 INTERRUPTED = 130
@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(words: list[str]) -> int:
     def task(cfg: DictConfig) -> int:
         from bench.config import read_config
-        from bench.runner import part_done, run
+        from bench.run.runner import part_done, run
 
         config = read_config(cfg)
         directory, complete = run(config)
@@ -110,8 +110,8 @@ def _run(words: list[str]) -> int:
 
 def _check(words: list[str]) -> int:
     def task(cfg: DictConfig) -> int:
-        from bench.check import check_method
         from bench.config import read_config
+        from bench.run.check import check_method
 
         failed = 0
         for result in check_method(read_config(cfg)):
@@ -147,9 +147,11 @@ def _train(words: list[str]) -> int:
         print(f"{state.step} steps, {state.seconds / 3600:.2f} device-hours, {state.skipped} skipped: {config.out}")
         return 0
 
-    from bench.store import RunDir
+    from bench.run.store import RunDir
 
-    return _hydra("train", _for_help(words, "method=vdvae"), task)
+    # a recipe is the folder's name; what is trained is a method
+    recipe = [f"recipe={w.removeprefix('method=')}" if w.startswith("method=") else w for w in words]
+    return _hydra("train", _for_help(recipe, "recipe=vdvae"), task)
 
 
 def _figure(words: list[str]) -> int:
@@ -157,7 +159,7 @@ def _figure(words: list[str]) -> int:
         import torch
 
         from bench.config import resolve_device
-        from bench.study import write_study
+        from bench.run.study import write_study
         from bench.values import plain
 
         out = Path(cfg.out or f"results/figures/{cfg.study.name}")
@@ -175,7 +177,7 @@ def _figure(words: list[str]) -> int:
 
 def _reproduce(words: list[str]) -> int:
     def task(cfg: DictConfig) -> int:
-        from bench.reproduce import read_reproduction, reproduce
+        from bench.paper.reproduce import read_reproduction, reproduce
 
         if reproduce(read_reproduction(cfg)):
             return 0
@@ -203,7 +205,7 @@ def _tables(words: list[str]) -> int:
     parser.add_argument("--paper", action="store_true", help="also write the paper's figures beside the measured ones")
     parser.epilog = "Example: python -m bench tables results/runs/portraits --paper"
     arguments = parser.parse_args(words)
-    from bench.store import RunDir
+    from bench.run.store import RunDir
 
     directory = RunDir(arguments.run_dir)
     paper = arguments.paper or bool(directory.config.get("paper"))
@@ -214,10 +216,10 @@ def _tables(words: list[str]) -> int:
 
 def _write_results(directory: RunDir, paper: bool) -> str:
     """Write tables and figures of a run directory; return the table for the console."""
-    from bench.figures import sample_grids
-    from bench.paper import write_paper
-    from bench.plots import write_plots
-    from bench.tables import write_tables
+    from bench.paper.tables import write_paper
+    from bench.report.figures import sample_grids
+    from bench.report.plots import write_plots
+    from bench.report.tables import write_tables
 
     table = write_tables(directory)
     if paper:
@@ -246,7 +248,7 @@ def _methods(words: list[str]) -> int:
 def _metrics(words: list[str]) -> int:
     _parser("metrics", "List the metrics. Example: python -m bench metrics").parse_args(words)
     from bench.metrics import metrics
-    from bench.tables import ARROWS, unit
+    from bench.report.tables import ARROWS, unit
 
     lines = []
     for name in metrics.names():

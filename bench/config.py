@@ -21,7 +21,7 @@ FROZEN = ("dataset", "n", "seed", "quantise", "save_images", "metrics")
 
 @dataclass(frozen=True)
 class TimingConfig:
-    """How wall time is measured; see :mod:`bench.timing`. `budget` is in seconds."""
+    """How wall time is measured; see :mod:`bench.run.timing`. `budget` is in seconds."""
 
     warmup: int
     repeats: int

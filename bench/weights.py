@@ -1,27 +1,30 @@
 """Known checkpoints: where they come from, whether they are on this machine, and how they get there.
 
-Files are kept in the folder ``weights`` of the cache (:func:`bench.data.cache_dir`), those of LPIPS' backbones where
+Files are kept in the folder ``weights`` of the cache (:func:`bench.files.cache_dir`), those of LPIPS' backbones where
 torchvision looks for them. A file whose hash nobody has published is pinned when it first arrives: its sha256 is noted
 and every later use is held against it.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import urllib.request
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.error import HTTPError, URLError
 
 import torch
 from filelock import FileLock
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
 from tqdm import tqdm
 
-from bench.data import cache_dir
 from bench.errors import BenchError, near_matches
-from bench.store import disk_errors, write_atomic
+from bench.files import cache_dir, disk_errors, sha256, write_atomic
 
 CHUNK = 1 << 20
 PINS = "pins.json"
@@ -129,12 +132,6 @@ def find(name: str) -> Checkpoint:
 def by_file(file: str) -> Checkpoint | None:
     """Return the known checkpoint with a file name, if there is one."""
     return next((c for c in CHECKPOINTS if c.file == file), None)
-
-
-def sha256(path: Path) -> str:
-    """Hash a file."""
-    with path.open("rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()
 
 
 def state(checkpoint: Checkpoint) -> str:
@@ -273,3 +270,67 @@ def _unreachable(checkpoint: Checkpoint, error: Exception) -> BenchError:
         f"{checkpoint.name} could not be downloaded from {checkpoint.url} ({error}): check the network and repeat the "
         f"command, which goes on where it ended, or python -m bench weights add {checkpoint.name} FILE."
     )
+
+
+def find_weights(name: str | Path, shipped: Path) -> Path:
+    """Return a path as it is; a bare file name that is not here is looked for in `shipped` and among known checkpoints.
+
+    Raises:
+        BenchError: a known checkpoint has changed since it first arrived (:mod:`bench.weights`).
+
+    """
+    path = Path(name)
+    if path.is_file() or path.name != str(name):
+        return path
+    if (shipped / path.name).is_file():
+        return shipped / path.name
+    known = by_file(path.name)
+    if known is not None and known.path.is_file():
+        verify(known, known.path)
+        return known.path
+    return path
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a file into names and tensors.
+
+    Takes ``.safetensors``, and PyTorch files that hold a state dict or one under ``state_dict`` (Lightning).
+
+    Raises:
+        BenchError: missing, truncated, not weights, or a pickle that would run code.
+
+    """
+    if not path.is_file():
+        known = by_file(path.name)
+        how = f"python -m bench weights get {known.name}" if known else "give the path of a checkpoint"
+        raise BenchError(f"The weights {path} do not exist: {how}.")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
+        raise BenchError(f"{path} is truncated or no checkpoint ({error}): fetch it again.") from error
+    except Exception as error:  # pickle.UnpicklingError: refused, since it would run code
+        raise BenchError(f"{path} holds more than tensors and is not loaded ({str(error).splitlines()[0]}).") from error
+    state = content.get("state_dict", content) if isinstance(content, dict) else None
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise BenchError(f"{path} is no state dict: expected names and tensors.")
+    return state
+
+
+def fill_module(module: nn.Module, state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: Path) -> None:
+    """Copy the tensors named in `wanted` (part of the module's state dict) from `state`, read from `path`.
+
+    Raises:
+        BenchError: names or shapes do not fit; the sentence names the first.
+
+    """
+    missing = sorted(set(wanted) - set(state))
+    if missing:
+        raise BenchError(f"{path} does not fit the network: it has no {missing[0]} ({len(missing)} missing).")
+    for name, p in wanted.items():
+        if p.shape != state[name].shape:
+            raise BenchError(
+                f"{path} does not fit the network: {name} is {list(state[name].shape)}, expected {list(p.shape)}."
+            )
+    module.load_state_dict({name: state[name] for name in wanted}, strict=False)

@@ -19,7 +19,7 @@ from bench.contract import Noise
 from bench.data import make_dataset
 from bench.degradation import Degradation, quantise
 from bench.metrics import Evaluation, load_metrics
-from bench.runner import make_method, observe
+from bench.run.runner import make_method, observe
 
 METRICS = ("psnr", "lr_psnr", "stlpips_alex")
 

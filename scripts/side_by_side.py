@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from bench.memory import keep_freed_memory
+from bench.machine import keep_freed_memory
 
 
 def error(a: Tensor, b: Tensor) -> float:

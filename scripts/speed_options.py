@@ -30,8 +30,8 @@ from bench.config import MethodConfig, RunConfig, read_config
 from bench.contract import Noise
 from bench.data import make_dataset
 from bench.degradation import Degradation
-from bench.memory import keep_freed_memory, release_memory
-from bench.runner import make_method, observe
+from bench.machine import keep_freed_memory, release_memory
+from bench.run.runner import make_method, observe
 from scripts.random_weights import write_weights
 
 OFF: dict[str, Any] = {"batch": 1, "channels_last": False, "precision": "32", "compile": None}

@@ -19,7 +19,7 @@ from bench.config import RunConfig
 from bench.contract import Noise, trainables
 from bench.degradation import Degradation
 from bench.metrics import Evaluation, load_metrics
-from bench.runner import make_method
+from bench.run.runner import make_method
 from bench.training.config import read_training
 
 GPU = torch.device("cuda", 0)
@@ -83,7 +83,7 @@ def test_methods(
 
 @pytest.mark.parametrize("name", ["diffusion", "sr3", "hcflow", "vdvae", "cvdvae"])
 def test_training(name: str, request: pytest.FixtureRequest) -> None:
-    words = [f"method={name}", "dataset=synthfaces", "device=cpu"]
+    words = [f"recipe={name}", "dataset=synthfaces", "device=cpu"]
     with initialize_config_module("configs", version_base="1.3"):
         module, _ = read_training(compose("train", [*words, *(["scale=8"] if trainables.get(name).scaled else [])]))
     request.getfixturevalue("pretend")

@@ -11,11 +11,9 @@ Add one in a file of this package (or through the entry point group ``bench.data
 from __future__ import annotations
 
 import inspect
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -89,8 +87,3 @@ def check_split(name: str, split: str, splits: Sequence[str] = SPLITS) -> None:
     """Raise BenchError unless `split` is one of `splits`."""
     if split not in splits:
         raise BenchError(f"dataset.split={split} is no split of {name}: use {', '.join(splits)}.")
-
-
-def cache_dir() -> Path:
-    """Folder for downloads: ``$BENCH_CACHE`` or ``~/.cache/diverse-sr-bench``."""
-    return Path(os.environ.get("BENCH_CACHE", Path.home() / ".cache" / "diverse-sr-bench"))

@@ -18,9 +18,10 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from bench.data import DataFacts, Dataset, cache_dir, check_split, register_dataset
+from bench.data import DataFacts, Dataset, check_split, register_dataset
 from bench.data.images import read_rgb
 from bench.errors import BenchError, ImageError
+from bench.files import cache_dir
 
 COMMIT = "63aef57b5a839aebe3ad913ec7c76469aabbb6c5"
 URL = f"https://cdn.jsdelivr.net/gh/faker-js/assets-person-portrait@{COMMIT}/"

@@ -11,7 +11,6 @@ wheel carries the weights. They are different metrics and never share a name.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 import warnings
 from functools import cache
@@ -23,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.errors import BenchError
+from bench.files import sha256
 from bench.metrics import PERCEPTUAL, Evaluation, Metric, MetricFacts, register_metric
 
 # torchvision's file names end in the first eight digits of their sha256
@@ -46,14 +46,9 @@ def lpips_weights_missing(backbone: str) -> str | None:
     path = Path(torch.hub.get_dir()) / "checkpoints" / BACKBONES[backbone]
     if not path.is_file():
         return f"no {path.name} in torch's cache"
-    if not _sha256(path).startswith(path.stem.rsplit("-", 1)[1]):
+    if not sha256(path).startswith(path.stem.rsplit("-", 1)[1]):
         return f"{path} is truncated or damaged: delete it"
     return None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()
 
 
 def _normalise(x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Wall time; measured by :mod:`bench.timing`, not computed from images."""
+"""Wall time; measured by :mod:`bench.run.timing`, not computed from images."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from torch import Tensor
 from bench.errors import BenchError
 from bench.metrics import Evaluation, Metric, MetricFacts, register_metric
 
-SOURCE = "bench.timing: warm, device synchronised, loading and metrics not counted"
+SOURCE = "bench.run.timing: warm, device synchronised, loading and metrics not counted"
 
 
 class _Timed(Metric):
     def __call__(self, e: Evaluation) -> Tensor:
         """Not a function of images."""
-        raise BenchError("Wall time is measured by bench.timing, not from images.")
+        raise BenchError("Wall time is measured by bench.run.timing, not from images.")
 
 
 @register_metric("seconds")

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from bench.data import Dataset, cache_dir, make_dataset
+from bench.data import Dataset, make_dataset
 from bench.data.mixture import with_split
 from bench.errors import BenchError, ImageError
-from bench.store import disk_errors
+from bench.files import cache_dir, disk_errors
 
 CHUNK = 32
 HELD_OUT = 20

@@ -23,10 +23,9 @@ from tqdm import tqdm
 
 from bench.contract import BatchNoise, Trainable
 from bench.degradation import Degradation
-from bench.environment import environment
 from bench.errors import BenchError
-from bench.memory import is_out_of_memory, keep_freed_memory
-from bench.store import disk_errors, write_atomic, write_json
+from bench.files import disk_errors, write_atomic, write_json
+from bench.machine import environment, is_out_of_memory, keep_freed_memory
 from bench.training.data import Order, make_splits, to_tensor
 
 CHECKPOINT = "checkpoint.pt"
@@ -314,7 +313,7 @@ class Trainer:
         grid = make_grid(shown, nrow=len(x), padding=1)
         self.logger.experiment.add_image("samples", grid, self.state.step)
         from bench.degradation import to_uint8
-        from bench.store import write_png
+        from bench.files import write_png
 
         write_png(self.config.out / "samples.png", to_uint8(grid).permute(1, 2, 0).numpy())
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bench.contract import Degradation, Facts, Method, Noise, register_method
 from bench.errors import BenchError
-from bench.sampling import check_option, check_range, check_size, file_of_scale, finish, pieces
+from bench.network import check_option, check_range, check_size, file_of_scale, finish, pieces
 from methods.cvdvae.distributions import Gaussian
 from methods.cvdvae.training import low_config, vdvae_config
 from methods.cvdvae.vdvae import Block, TopDownBlock, Vdvae

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from bench import checkpoints
+from bench import weights as checkpoints
 
 SHIPPED = Path(__file__).parent / "shipped"
 

@@ -12,7 +12,7 @@ from bench.contract import Degradation, Noise, Study, register_study
 from bench.data import make_dataset
 from bench.degradation import quantise
 from bench.metrics import Evaluation, load_metrics
-from bench.runner import evaluate, observe
+from bench.run.runner import evaluate, observe
 from methods.dps.method import Dps
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from bench.checkpoints import fill_module, find_weights, read_tensors
 from bench.contract import Degradation, Facts, Method, Noise, register_method
-from bench.sampling import check_option, check_range, check_size, finish, pieces
+from bench.network import check_option, check_range, check_size, finish, pieces
+from bench.weights import fill_module, find_weights, read_tensors
 from methods.dps.sampler import GuidanceSchedule, make_scheduler, posterior_sample
 from methods.dps.unet import Prior, UnetConfig, from_guided_diffusion
 

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.checkpoints import fill_module, find_weights, read_tensors
 from bench.contract import Degradation, Facts, Method, Noise, register_method
 from bench.errors import BenchError
-from bench.sampling import check_range, file_of_scale, finish, pieces
+from bench.network import check_range, file_of_scale, finish, pieces
+from bench.weights import fill_module, find_weights, read_tensors
 from methods.hcflow.flow import Hcflow, HcflowConfig
 
 SHIPPED = Path(__file__).parent / "shipped"

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.checkpoints import fill_module, find_weights, read_tensors
 from bench.contract import Degradation, Facts, Method, Noise, register_method
-from bench.sampling import check_option, check_range, check_size, file_of_scale, finish, pieces
+from bench.network import check_option, check_range, check_size, file_of_scale, finish, pieces
+from bench.weights import fill_module, find_weights, read_tensors
 from methods.sr3.sampler import SamplerName, make_scheduler, sample
 from methods.sr3.unet import Sr3Config, Sr3Unet
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from bench import weights
-from bench.checkpoints import find_weights, read_tensors
 from bench.cli import main
 from bench.errors import BenchError
+from bench.weights import find_weights, read_tensors
 
 CONTENT = bytes(range(256)) * 4000
 DIGEST = hashlib.sha256(CONTENT).hexdigest()

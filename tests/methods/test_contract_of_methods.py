@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import pytest
 
-from bench.check import check_method
 from bench.config import RunConfig
 from bench.contract import methods
+from bench.run.check import check_method
 
 FEW_STEPS = {"dps": ["methods.dps.steps=4"], "sr3": ["methods.sr3.steps=4"]}
 """The contract does not depend on their number."""

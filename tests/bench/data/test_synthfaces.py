@@ -93,9 +93,9 @@ def test_impossible_settings(arguments: dict[str, object]) -> None:
 
 
 def test_fast_enough_to_train_on() -> None:
-    """The aim is 300 images/s on 2 free cores; machines that run tests may be busy, so a fraction is asked for."""
+    """The aim is 150 images per second of one free core; seconds of the processor, since machines may be busy."""
     render(range(16), 64)
-    begun = time.perf_counter()
+    begun = time.process_time()
     for k in range(0, 64, 16):
         render(range(k, k + 16), 64)
-    assert 64 / (time.perf_counter() - begun) > 60
+    assert 64 / (time.process_time() - begun) > 30

@@ -35,7 +35,7 @@ def test_shapes_follow_the_domain(name: str) -> None:
 def test_time_is_not_computed_from_images(name: str) -> None:
     d = Degradation(4, 64)
     hr = torch.rand(2, 3, 64, 64)
-    with pytest.raises(BenchError, match=r"bench\.timing"):
+    with pytest.raises(BenchError, match=r"bench\.run\.timing"):
         metrics.get(name)()(Evaluation(hr, d.observe(hr), hr[:, None], d))
 
 

@@ -10,7 +10,7 @@ from bench.contract import Noise
 from bench.data import make_dataset
 from bench.degradation import Degradation
 from bench.errors import BenchError
-from bench.runner import make_method, observe
+from bench.run.runner import make_method, observe
 
 DEVICE = torch.device("cpu")
 

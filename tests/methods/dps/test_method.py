@@ -92,8 +92,8 @@ def test_truncated_weights_are_one_sentence(weights: Path) -> None:
 
 def test_the_shipped_prior_super_resolves(configure: Callable[..., RunConfig]) -> None:
     """On rendered test faces: nearer to the truth than bicubic by ST-LPIPS, consistent without projection, diverse."""
-    from bench.runner import run
-    from bench.tables import read_rows, summarise
+    from bench.report.tables import read_rows, summarise
+    from bench.run.runner import run
 
     config = configure(
         "methods=[bicubic,dps]", "scale=4", "limit=3", "n=2", "save_images=0",

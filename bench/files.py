@@ -1,0 +1,80 @@
+"""Files that are written in full or not at all, hashes, and the cache folder."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from bench.errors import BenchError
+
+
+def cache_dir() -> Path:
+    """Folder for downloads: ``$BENCH_CACHE`` or ``~/.cache/diverse-sr-bench``."""
+    return Path(os.environ.get("BENCH_CACHE", Path.home() / ".cache" / "diverse-sr-bench"))
+
+
+def sha256(path: Path) -> str:
+    """Hash a file."""
+    with path.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn a failed write into one sentence."""
+    try:
+        yield
+    except OSError as error:
+        why = {
+            errno.ENOSPC: "the disk is full: free some space",
+            errno.EDQUOT: "the disk quota is used up: free some space",
+            errno.EACCES: "the folder is not writable: choose another out=DIR",
+            errno.EROFS: "the disk is read-only: choose another out=DIR",
+        }.get(error.errno or 0, str(error))
+        raise BenchError(f"Could not write {path}: {why}. What is done is kept; the same command goes on.") from error
+
+
+def write_atomic(path: Path, content: bytes | str) -> None:
+    """Write a file in full or not at all; BenchError if the disk is full or not writable."""
+    data = content.encode() if isinstance(content, str) else content
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON atomically."""
+    write_atomic(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
+
+
+def write_png(path: Path, image: np.ndarray) -> None:
+    """Write uint8 [H, W, 3] as PNG atomically."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, format="PNG")
+    write_atomic(path, buffer.getvalue())
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON; BenchError where it is damaged."""
+    try:
+        return json.loads(path.read_text())
+    except (ValueError, OSError) as error:
+        raise BenchError(f"{path} cannot be read ({error}): delete it and run again.") from error

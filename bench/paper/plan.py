@@ -1,0 +1,204 @@
+"""What a reproduction needs, what of it is here, and how long it will take on this device."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from tabulate import tabulate
+
+from bench import weights
+from bench.config import MethodConfig, RunConfig
+from bench.contract import Noise, methods
+from bench.data import Dataset
+from bench.degradation import Degradation
+from bench.errors import BenchError
+from bench.machine import is_out_of_memory, keep_freed_memory, release_memory
+from bench.metrics import Evaluation, load_metrics
+from bench.paper.tables import Entry
+from bench.run.runner import evaluate, make_method, observe
+from bench.run.store import CellKey, RunDir
+from bench.run.timing import time_once
+
+PROBE_STEPS = 5
+"""Steps of an iterative method in the short measurement."""
+BYTES_PER_ROW = 400
+BYTES_PER_PIXEL = 2.5
+"""Of a PNG file."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A short measurement of one method at one scale.
+
+    Attributes:
+        config: the method.
+        scale: scale factor.
+        seconds: for one sample of one image at batch 1, NaN where it cannot run.
+        reason: why it cannot run, or None.
+
+    """
+
+    config: MethodConfig
+    scale: int
+    seconds: float
+    reason: str | None = None
+
+
+def needed_checkpoints(*configurations: Mapping[str, Any]) -> list[weights.Checkpoint]:
+    """Known checkpoints whose files a configuration names."""
+    found = [weights.by_file(text) for c in configurations for text in _strings(c)]
+    return list(dict.fromkeys(c for c in found if c is not None))
+
+
+def _strings(node: object) -> Iterator[str]:
+    if isinstance(node, str):
+        yield node
+    elif isinstance(node, Mapping):
+        for value in node.values():
+            yield from _strings(value)
+    elif isinstance(node, Sequence):
+        for value in node:
+            yield from _strings(value)
+
+
+def describe_checkpoint(checkpoint: weights.Checkpoint) -> str:
+    """One line: what is here, or where it comes from and its size."""
+    state = weights.state(checkpoint)
+    if state == "here":
+        return f"{checkpoint.file}: here"
+    if checkpoint.url is None:
+        how = f"python -m bench weights add {checkpoint.name} FILE"
+        return f"{checkpoint.file}: {state}; get it from {checkpoint.page}, then {how}"
+    size = weights.remote_size(checkpoint)
+    amount = f"{size / 1e6:.0f} MB" if size else "size unknown: its server does not answer"
+    return f"{checkpoint.file}: {state}; to be downloaded from {checkpoint.url} ({amount})"
+
+
+def probe(config: MethodConfig, scale: int, dataset: Dataset, run: RunConfig) -> Probe:
+    """Prepare a method and time a sample; an iterative one with few steps, from which all are extrapolated."""
+    facts = methods.get(config.name).facts
+    if facts.scales is not None and scale not in facts.scales:
+        return Probe(config, scale, float("nan"), f"it does x{' and x'.join(map(str, facts.scales))} only.")
+    device = torch.device(run.device)
+    keep_freed_memory()
+    try:
+        evaluations = make_method(config).evaluations
+        short = config
+        if "steps" in inspect.signature(methods.get(config.name)).parameters and evaluations > PROBE_STEPS:
+            short = replace(config, parameters={**config.parameters, "steps": PROBE_STEPS})
+        method = make_method(short)
+        degradation = Degradation(scale, dataset.size, device)
+        method.prepare(degradation, device)
+        y = observe(dataset, 0, Degradation(scale, dataset.size, dtype=torch.float64))[1][None].to(device)
+        tau = run.taus[0] if facts.uses_tau else None
+        seconds = min(time_once(method, y, tau, run.seed) for _ in range(2))
+        return Probe(config, scale, seconds * max(evaluations, 1) / max(method.evaluations, 1))
+    except BenchError as error:
+        return Probe(config, scale, float("nan"), str(error))
+    except Exception as error:  # noqa: BLE001 -- a method's bug must not take the other methods down
+        reason = f"{type(error).__name__}: {error}"
+        if is_out_of_memory(error):
+            reason = f"one sample does not fit into the memory of {device}."
+        return Probe(config, scale, float("nan"), reason)
+    finally:
+        release_memory()
+
+
+def metric_seconds(names: Sequence[str], scale: int, dataset: Dataset, run: RunConfig) -> float:
+    """Seconds that the metrics of one image with all its samples take."""
+    device = torch.device(run.device)
+    loaded = load_metrics(names, device)
+    degradation = Degradation(scale, dataset.size, device)
+    hr, y = (t[None].to(device) for t in observe(dataset, 0, Degradation(scale, dataset.size, dtype=torch.float64)))
+    noise = Noise(0, ["probe"], range(run.n), device).normal(*hr.shape[1:])
+    e = Evaluation(hr, y, (hr[:, None] + 0.1 * noise).clamp(0, 1), degradation)
+    evaluate(loaded, e)
+    begun = time.perf_counter()
+    evaluate(loaded, e)
+    return time.perf_counter() - begun
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What the cells of a run still take: seconds by cell, and bytes."""
+
+    seconds: dict[CellKey, float]
+    samples: dict[CellKey, int]
+    size: int
+
+
+def estimate(
+    entries: Sequence[Entry], probes: Sequence[Probe], run: RunConfig, directory: RunDir, dataset: Dataset,
+    metrics: Mapping[int, float],
+) -> Estimate:  # fmt: skip
+    """Extrapolate from the short measurements, without the images that are done.
+
+    Args:
+        entries: the lines of the tables; those left out take nothing.
+        probes: one per method and scale.
+        run: number of images and samples.
+        directory: where results of a former start are.
+        dataset: its size.
+        metrics: seconds per image of the metrics, by scale.
+
+    """
+    count = min(run.limit or dataset.facts.default_limit or len(dataset), len(dataset))
+    speed = {(p.config.label, p.scale): p.seconds for p in probes}
+    seconds, samples, size = {}, {}, 0.0
+    for e in entries:
+        if e.reason is not None:
+            continue
+        missing = count - len(directory.cell(e.key).done() & set(range(count)))
+        n = 1 if methods.get(e.method).facts.deterministic else run.n
+        samples[e.key] = missing * n
+        one = speed[e.key.label, e.key.scale]
+        seconds[e.key] = missing * (n * one + metrics[e.key.scale] * (n / run.n))
+        if directory.cell(e.key).timing is None:  # bench.run.timing: it ends with its budget, or with the largest batch
+            calls = run.timing.warmup + run.timing.repeats
+            seconds[e.key] += min(max(run.timing.budget, 2 * one), (calls + 4 * run.timing.max_batch) * one)
+        size += samples[e.key] * BYTES_PER_ROW + run.save_images * n * BYTES_PER_PIXEL * dataset.size**2
+    return Estimate(seconds, samples, round(size))
+
+
+def table(entries: Sequence[Entry], probes: Sequence[Probe], cost: Estimate) -> str:
+    """Lay out the plan for reading."""
+    speed = {(p.config.label, p.scale): p.seconds for p in probes}
+    lines = []
+    for e in entries:
+        tau = "" if e.key.tau is None else f"{e.key.tau:g}"
+        head = [f"x{e.key.scale}", e.title, tau]
+        if e.reason is not None:
+            lines.append([*head, "left out", "", "", ""])
+            continue
+        left = cost.samples[e.key]
+        per_sample = f"{speed[e.key.label, e.key.scale]:.3g}"
+        lines.append([*head, "to do" if left else "done", per_sample, str(left), duration(cost.seconds[e.key])])
+    heads = ["scale", "method", "tau", "state", "s a sample", "samples left", "time"]
+    return tabulate(lines, headers=heads, tablefmt="simple", disable_numparse=True)
+
+
+def check_disk(folder: Path, size: int) -> str:
+    """Say how much is needed and free; BenchError where it does not suffice."""
+    there = next(p for p in [folder.absolute(), *folder.absolute().parents] if p.exists())
+    free = shutil.disk_usage(there).free
+    if free < size:
+        raise BenchError(f"{folder} needs {size / 1e6:.0f} MB, {free / 1e6:.0f} MB are free: free some or use out=DIR.")
+    return f"Disk: about {max(size / 1e6, 1):.0f} MB of results, {free / 1e9:.0f} GB free."
+
+
+def duration(seconds: float) -> str:
+    """Seconds for reading."""
+    if math.isnan(seconds):
+        return "an unknown time"
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.0f} s"

@@ -1,0 +1,340 @@
+"""The paper at one command: its tables and figures, from one run directory.
+
+Nothing is computed twice: the tables share their cells, the figures' samples are those of the run, and what a former
+start has done is kept. What cannot be had (a method without weights) leaves its place empty, visibly.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from omegaconf import DictConfig
+
+from bench import weights
+from bench.config import FROZEN, RunConfig, read_config
+from bench.contract import methods
+from bench.data import Dataset, make_dataset
+from bench.errors import BenchError, near_matches
+from bench.machine import device_name, environment
+from bench.metrics import resolve_metrics
+from bench.metrics.perceptual import lpips_weights_missing
+from bench.paper import plan
+from bench.paper.tables import Entry, write_paper_table
+from bench.report.figures import Strip, picture_grid, read_picture, sample_grids, sample_heads, save, strips_of_image
+from bench.report.plots import write_plots
+from bench.report.tables import write_tables
+from bench.run.pictures import chosen_images, draw_pictures
+from bench.run.runner import part_done, run
+from bench.run.store import CellKey, RunDir
+from bench.run.study import done_rows, make_study, write_study
+from bench.values import boolean, integer, items, number, plain
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+TABLES = ("table1", "table2")
+PICTURES = ("figure1", "figure3", "figure4", "figure5")
+PARTS = (*TABLES, *PICTURES, "figure6", "plots")
+NOT_COMPUTED = "Figure 2 is a drawing of the network: there is nothing to compute."
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """What to do; the keys are those of ``configs/reproduce.yaml``.
+
+    Attributes:
+        run: the run that all tables share; its temperatures are those of all parts.
+        parts: a selection of `PARTS`.
+        reference: label of the method of Table 2 and of Figures 1 and 5.
+        table1_tau, table2_taus, figure5_taus: temperatures.
+        ids, images, samples: the pictures' images (None for the first ones), their number, samples of each.
+        study: Figure 6.
+        plan_only: whether to stop after the plan.
+        download: whether to fetch weights.
+
+    """
+
+    run: RunConfig
+    parts: tuple[str, ...]
+    reference: str
+    table1_tau: float
+    table2_taus: tuple[float, ...]
+    figure5_taus: tuple[float, ...]
+    ids: tuple[str, ...] | None
+    images: int
+    samples: int
+    study: Mapping[str, Any]
+    plan_only: bool
+    download: bool
+
+
+def read_reproduction(cfg: DictConfig) -> Reproduction:
+    """Check hydra's configuration; BenchError names the key that is wrong."""
+    raw = plain(cfg)
+    parts: list[str] = []
+    for name in map(str, items(raw["part"], "part")):
+        if name == "figure2":
+            raise BenchError(NOT_COMPUTED)
+        if name not in ("paper", *PARTS):
+            raise BenchError(f"There is no part '{name}'.{near_matches(name, ['paper', *PARTS])}")
+        parts += PARTS if name == "paper" else [name]
+    config = read_config(cfg)
+    if len(config.taus) != 1:
+        raise BenchError("tau takes one value here, that of Table 1; Table 2 has table2.tau.")
+    reference = str(raw["reference"])
+    labels = [m.label for m in config.methods]
+    if reference not in labels:
+        raise BenchError(f"reference={reference} is not among the methods {', '.join(labels)}.")
+    pictures = raw["pictures"]
+    taus = tuple(number(t, "table2.tau", 0, 1) for t in items(raw["table2"]["tau"], "table2.tau"))
+    out = Path(str(raw["out"])) if raw["out"] else Path("results/reproduce") / str(config.dataset["name"])
+    return Reproduction(
+        run=replace(config, taus=tuple(dict.fromkeys((*config.taus, *taus))), out=out),
+        parts=tuple(p for p in PARTS if p in parts),
+        reference=reference,
+        table1_tau=config.taus[0],
+        table2_taus=taus,
+        figure5_taus=tuple(number(t, "pictures.tau", 0, 1) for t in items(pictures["tau"], "pictures.tau")),
+        ids=None if pictures["ids"] is None else tuple(map(str, items(pictures["ids"], "pictures.ids"))),
+        images=integer(pictures, "pictures.images", 1),
+        samples=integer(pictures, "pictures.samples", 1),
+        study=raw["figure6"],
+        plan_only=boolean(raw, "plan"),
+        download=boolean(raw, "download"),
+    )
+
+
+def reproduce(r: Reproduction) -> bool:
+    """Print the plan and carry it out.
+
+    Returns:
+        whether nothing was left out and nothing failed.
+
+    Raises:
+        BenchError: the directory belongs to another configuration, or the disk is full.
+
+    """
+    dataset, complete = None, True
+    if r.parts != ("figure6",):
+        try:
+            dataset = make_dataset(r.run.dataset)
+            print(f"Dataset: {dataset.facts.title}, {len(dataset)} images of {dataset.size} pixels: here.")
+        except BenchError as error:
+            print(f"Dataset: missing: {error}")
+            complete = False
+    print(f"Device: {r.run.device} ({device_name(r.run.device)}). Results: {r.run.out}.")
+    _get_weights(r)
+    r = _with_perceptual(r)
+    if dataset is not None:
+        probes, entries = _plan(r, dataset)
+        complete = all(e.reason is None for lines in entries.values() for e in lines)
+    if "figure6" in r.parts:
+        print(_plan_study(r))
+    if r.plan_only:
+        return complete
+    sys.stdout.flush()
+    if r.run.shard is not None:
+        if dataset is None:
+            return False
+        keys = dict.fromkeys(e.key for lines in entries.values() for e in lines if e.reason is None)
+        complete &= run(r.run, keys)[1]
+        print(f"\n{part_done(r.run.shard)}")
+        return complete
+    if dataset is not None:
+        complete &= _tables(r, entries)
+        complete &= _pictures(r, dataset, probes)
+    if "figure6" in r.parts:
+        complete &= _figure6(r)
+    if dataset is not None or "figure6" in r.parts:
+        print(f"\nTables: {r.run.out / 'paper'}; figures: {r.run.out / 'figures'}.")
+    return complete
+
+
+def _configurations(r: Reproduction) -> list[Mapping[str, Any]]:
+    used = [m.parameters for m in r.run.methods] if r.parts != ("figure6",) else []
+    return [*used, *([r.study] if "figure6" in r.parts else [])]
+
+
+def _get_weights(r: Reproduction) -> None:
+    """Say which known checkpoints are needed, and fetch those that can be fetched."""
+    needed = plan.needed_checkpoints(*_configurations(r))
+    if r.run.perceptual in ("lpips_alex", "lpips_vgg") and set(r.parts) & set(TABLES):
+        needed.append(weights.find(r.run.perceptual))
+    for checkpoint in needed:
+        print(f"Weights: {plan.describe_checkpoint(checkpoint)}.")
+    if r.plan_only or not r.download:
+        return
+    for checkpoint in needed:
+        if not checkpoint.path.is_file() and checkpoint.url is not None:
+            try:
+                weights.get(checkpoint)
+            except BenchError as error:
+                print(f"Left out: {error}")
+
+
+def _with_perceptual(r: Reproduction) -> Reproduction:
+    """Take shift-tolerant LPIPS where LPIPS' weights cannot be had; the tables name it."""
+    wanted = r.run.perceptual
+    if wanted in ("lpips_alex", "lpips_vgg") and lpips_weights_missing(wanted.removeprefix("lpips_")):
+        print(f"{wanted} is not to be had: the tables have shift-tolerant LPIPS, which is not comparable with LPIPS.")
+        return replace(r, run=replace(r.run, perceptual="st" + wanted))
+    return r
+
+
+def _plan(r: Reproduction, dataset: Dataset) -> tuple[list[plan.Probe], dict[str, list[Entry]]]:
+    """Measure shortly; print what will be done, left out, and how long it takes."""
+    probes = [plan.probe(m, scale, dataset, r.run) for scale in r.run.scales for m in r.run.methods]
+    entries = {name: _entries(r, name, probes) for name in TABLES if name in r.parts or "plots" in r.parts}
+    every = list({e.key: e for lines in entries.values() for e in lines}.values())
+    if every:
+        names, _ = resolve_metrics(r.run.metrics, r.run.perceptual)
+        metrics = {scale: plan.metric_seconds(names, scale, dataset, r.run) for scale in r.run.scales}
+        cost = plan.estimate(every, probes, r.run, RunDir(r.run.out), dataset, metrics)
+        print("\n" + plan.table(every, probes, cost))
+        print(f"\nTime: about {plan.duration(sum(cost.seconds.values()))}. {plan.check_disk(r.run.out, cost.size)}")
+    for p in probes:
+        if p.reason:
+            print(f"Left out: {p.config.label} x{p.scale}: {p.reason}")
+    return probes, entries
+
+
+def _entries(r: Reproduction, name: str, probes: Sequence[plan.Probe]) -> list[Entry]:
+    """Lines of a table: all methods at one temperature, or one method at several."""
+    entries = []
+    for p in probes:
+        facts = methods.get(p.config.name).facts
+        if name == "table2" and p.config.label != r.reference:
+            continue
+        taus = r.table2_taus if name == "table2" else (r.table1_tau,)
+        for tau in taus if facts.uses_tau else (None,):
+            key = CellKey(p.config.label, p.scale, tau)
+            entries.append(Entry(key, p.config.name, facts.title, p.reason))
+    return entries
+
+
+def _tables(r: Reproduction, entries: Mapping[str, Sequence[Entry]]) -> bool:
+    """Run what the tables need and write them, and the figures of all that was run."""
+    complete = True
+    for name, lines in entries.items():
+        keys = [e.key for e in lines if e.reason is None]
+        if not keys:
+            print(f"\n{name} has nothing to show: no method of it can run.")
+            continue
+        directory, succeeded = run(r.run, keys)
+        complete &= succeeded
+        for failure in directory.failures:
+            print(f"Failed: {failure['what']}: {failure['image'] or ''} {failure['reason']}")
+        if name in r.parts:
+            print(f"\n{name}\n{write_paper_table(directory, name, lines, r.run.out / 'paper', _where(r))}")
+    directory = RunDir(r.run.out)
+    if "plots" in r.parts and entries and any(e.reason is None for lines in entries.values() for e in lines):
+        with directory.lock():
+            write_tables(directory)
+            sample_grids(directory)
+            write_plots(directory)
+    return complete
+
+
+def _where(r: Reproduction) -> str:
+    """A sentence for tables that are not of the paper's images."""
+    name = r.run.dataset["name"]
+    if name == "ffhq256":
+        return ""
+    size = r.run.dataset.get("size")
+    images = f"{name} at {size} pixels" if size else name
+    return f"Ours on {images} with other networks; the published figures are of FFHQ-256."
+
+
+def _pictures(r: Reproduction, dataset: Dataset, probes: Sequence[plan.Probe]) -> bool:
+    """Figures 1, 3, 4 and 5."""
+    wanted = [name for name in PICTURES if name in r.parts]
+    if not wanted:
+        return True
+    indices = chosen_images(dataset, r.ids, r.images)
+    directory = RunDir(r.run.out)
+    with directory.lock():
+        names, _ = resolve_metrics(r.run.metrics, r.run.perceptual)
+        directory.open(r.run.record() | {"metrics": names}, FROZEN)
+        directory.add_environment(environment(r.run.device))
+        complete = all(p.reason is None for p in probes)
+        for name in wanted:
+            rows = _picture_rows(r, name, probes, indices)
+            if not rows:
+                print(f"{name} is left out: no method of it can run.")
+                continue
+            samples = 1 if name == "figure5" else r.samples
+            images, keys = list(dict.fromkeys(i for i, _, _ in rows)), list(dict.fromkeys(k for _, k, _ in rows))
+            try:
+                draw_pictures(r.run, directory, keys, images, samples)
+            except BenchError as error:
+                print(f"{name} is left out: {error}")
+                complete = False
+                continue
+            draw = _temperature_figure if name == "figure5" else _sample_figure
+            save(draw(directory, rows, samples), r.run.out / "figures" / name)
+    return complete
+
+
+def _picture_rows(
+    r: Reproduction, name: str, probes: Sequence[plan.Probe], indices: Sequence[int]
+) -> list[tuple[int, CellKey, str]]:
+    """Image, key and label of every row of a figure."""
+    scale = {"figure3": 4, "figure4": 8}.get(name)
+    one_method = name in ("figure1", "figure5")
+    rows = []
+    for index in indices[:1] if name == "figure5" else indices:
+        for p in probes:
+            facts = methods.get(p.config.name).facts
+            if p.reason or scale not in (None, p.scale) or (one_method and p.config.label != r.reference):
+                continue
+            taus: tuple[float | None, ...] = r.figure5_taus if name == "figure5" else (r.table1_tau,)
+            label = f"x{p.scale}" if one_method else facts.title
+            rows += [(index, CellKey(p.config.label, p.scale, t), label) for t in (taus if facts.uses_tau else (None,))]
+    return rows
+
+
+def _sample_figure(directory: RunDir, rows: Sequence[tuple[int, CellKey, str]], samples: int) -> Figure:
+    """Rows LR | samples | HR, image by image; a new LR where the scale changes."""
+    strips: list[Strip] = []
+    for index, scale in dict.fromkeys((i, k.scale) for i, k, _ in rows):
+        of_image = [(k, label) for i, k, label in rows if (i, k.scale) == (index, scale)]
+        strips += strips_of_image(directory.image_folder(scale, index), of_image, samples, spread=False)
+    return picture_grid(strips, sample_heads(samples, spread=False))
+
+
+def _temperature_figure(directory: RunDir, rows: Sequence[tuple[int, CellKey, str]], samples: int) -> Figure:
+    """A row per scale: LR | the same sample at rising temperature | HR."""
+    strips = []
+    taus = sorted({k.tau for _, k, _ in rows if k.tau is not None})
+    for scale in dict.fromkeys(k.scale for _, k, _ in rows):
+        keys = sorted((k for _, k, _ in rows if k.scale == scale), key=lambda k: k.tau or 0.0)
+        folder = directory.image_folder(scale, rows[0][0])
+        shown = [read_picture(folder / f"{k.label}{k.tau_suffix}_0.png") for k in keys]
+        ends = [read_picture(folder / f"{end}.png") for end in ("lr", "hr")]
+        strips.append(Strip(f"x{scale}", [ends[0], *shown, ends[1]]))
+    return picture_grid(strips, ["LR", *(f"τ = {t:g}" for t in taus), "HR"])
+
+
+def _plan_study(r: Reproduction) -> str:
+    out = r.run.out / "figures" / "figure6"
+    try:
+        study = make_study(r.study)
+        left = study.items - done_rows(r.study, r.run.seed, out)["item"].nunique()
+    except BenchError as error:
+        return f"figure6 is left out: {error}"
+    seconds = study.seconds(torch.device(r.run.device)) if left else 0.0
+    return f"figure6: {left} of {study.items} pieces to compute, about {plan.duration(left * seconds)}."
+
+
+def _figure6(r: Reproduction) -> bool:
+    try:
+        write_study(r.study, r.run.seed, torch.device(r.run.device), r.run.out / "figures" / "figure6")
+    except BenchError as error:
+        print(f"figure6 is left out: {error}")
+        return False
+    return True

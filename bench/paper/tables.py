@@ -1,0 +1,280 @@
+"""The paper's tables: ours, as published, and ours beside the published figures.
+
+Source: Prost et al., VISAPP 2024, Tables 1 and 2, in ``bench/published``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from tabulate import tabulate
+
+from bench.files import write_atomic
+from bench.metrics import column, metric_facts
+from bench.report.tables import (
+    ARROWS,
+    NOTE,
+    PREFIXES,
+    Line,
+    Row,
+    escape,
+    format_value,
+    interval_text,
+    ranked_lines,
+    read_rows,
+    render_latex,
+    summarise,
+    unit,
+)
+from bench.run.store import CellKey, RunDir
+
+PAPER = (
+    "Prost et al., Efficient Posterior Sampling For Diverse Super-Resolution with Hierarchical VAE Prior, VISAPP 2024"
+)
+PAPER_TAU = 0.8
+METRICS = ("psnr", "ssim", "lpips", "brisque", "lr_psnr", "apd_mse", "apd_lpips", "seconds")
+"""Columns of Table 1 in its order; "lpips" without a backbone, which the paper does not name."""
+LEFT_OUT = "–"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A line that a table should have.
+
+    Attributes:
+        key: its cell.
+        method: the registered method.
+        title: its name in tables.
+        reason: why it was left out, or None.
+
+    """
+
+    key: CellKey
+    method: str
+    title: str
+    reason: str | None = None
+
+
+def published(table: str | None = None) -> pd.DataFrame:
+    """The paper's figures: scale, method, tau, metric (our name, "lpips" without a backbone), published.
+
+    `table` is "table1" or "table2"; None for both, where Table 2 gives way to Table 1 (they differ in the second digit
+    of one LPIPS).
+    """
+    folder = files("bench.paper.published")
+    with (folder / "table1.csv").open() as one, (folder / "table2.csv").open() as two:
+        table1, table2 = pd.read_csv(one), pd.read_csv(two).assign(method="cvdvae")
+    table1["tau"] = np.where(table1["method"].isin(["hcflow", "cvdvae"]), PAPER_TAU, np.nan)
+    both = pd.concat([table1, table2[table2["tau"] != PAPER_TAU]])
+    frame = {None: both, "table1": table1, "table2": table2}[table]
+    return frame.melt(["scale", "method", "tau"], var_name="metric", value_name="published").dropna(subset="published")
+
+
+def _published_values(table: str | None = None) -> dict[tuple[int, str, float | None, str], float]:
+    return {
+        (r["scale"], r["method"], None if np.isnan(r["tau"]) else r["tau"], r["metric"]): float(r["published"])
+        for r in published(table).to_dict("records")
+    }
+
+
+def _without_backbone(metric: str) -> str:
+    for backbone in ("stlpips_alex", "stlpips_vgg", "lpips_alex", "lpips_vgg"):
+        metric = metric.replace(backbone, "lpips")
+    return metric
+
+
+def _published_metric(ours: str) -> str:
+    """The published column that is comparable with a column of ours; ST-LPIPS has none."""
+    return ours if "stlpips" in ours else _without_backbone(ours)
+
+
+def beside_paper(rows: list[Row], names: list[str], frame: pd.DataFrame, table: str | None = None) -> pd.DataFrame:
+    """Measured and published figures of the same method, scale, temperature and metric, with their difference.
+
+    The paper does not name the backbone of its LPIPS: LPIPS with either is compared with it, ST-LPIPS never. `table` as
+    in `published`.
+    """
+    theirs = _published_values(table)
+    records = []
+    for i, row in enumerate(rows):
+        key = row.cell.key
+        for name in names:
+            ours = column(name)
+            value = theirs.get((key.scale, row.cell.facts["method"], key.tau, _published_metric(ours)))
+            if value is not None:
+                measured, lo, hi = (float(frame[ours + s].iloc[i]) for s in ("", "_lo", "_hi"))
+                records.append((key.scale, key.label, key.tau, ours, measured, lo, hi, value, measured - value))
+    columns = ["scale", "method", "tau", "metric", "measured", "lo", "hi", "published", "difference"]
+    return pd.DataFrame(records, columns=columns)
+
+
+def write_paper(run: RunDir) -> None:
+    """Write ``paper.*``: every figure of a run that the paper has too, one per line."""
+    rows, names = read_rows(run)
+    if not rows:
+        return
+    frame = beside_paper(rows, names, summarise(rows, names))
+    write_atomic(run.path / "paper.csv", frame.to_csv(index=False))
+    shown = frame.assign(tau=frame["tau"].map(lambda t: "" if t is None or np.isnan(t) else f"{t:g}"))
+
+    def render(style: str) -> str:
+        body = shown.to_numpy().tolist()
+        return tabulate(body, headers=list(shown.columns), tablefmt=style, floatfmt=".4g")
+
+    write_atomic(run.path / "paper.md", f"{render('pipe')}\n\nPublished: {PAPER}.\n")
+    write_atomic(run.path / "paper.tex", "% needs \\usepackage{booktabs}\n" + render("latex_booktabs") + "\n")
+
+
+def paper_metrics(names: Sequence[str]) -> list[str]:
+    """Those of a run's metrics that the paper's tables have, in their order."""
+    kept = [n for n in names if _without_backbone(n) in METRICS]
+    return sorted(kept, key=lambda n: METRICS.index(_without_backbone(n)))
+
+
+def write_paper_table(run: RunDir, name: str, entries: Sequence[Entry], folder: Path, note: str = "") -> str:
+    """Write one table of the paper in three views, each as CSV, Markdown and LaTeX.
+
+    ``NAME.*`` is ours, ``NAME_published.*`` the paper's, ``NAME_beside.*`` both with their differences. A line that
+    was left out stands in its place, empty, with the reason below.
+
+    Args:
+        run: where the rows are.
+        name: "table1" or "table2".
+        entries: the lines.
+        folder: where the files go.
+        note: a sentence below the views that hold ours.
+
+    Returns:
+        ours beside the published figures, for the console.
+
+    """
+    rows, all_names = read_rows(run)
+    names = paper_metrics(all_names)
+    by_key = {row.cell.key: row for row in rows}
+    entries = sorted(entries, key=lambda e: e.key.scale)
+    there = [by_key[e.key] for e in entries if e.key in by_key]
+    frame = summarise(there, names)
+    notes = [f"{e.title} x{e.key.scale} is left out: {e.reason}" for e in entries if e.key not in by_key]
+    notes = list(dict.fromkeys(notes))
+
+    views = {
+        "": (_ours(entries, there, names, frame), ""),
+        "_published": (_published(name, entries, names), f"Published: {PAPER}."),
+        "_beside": (_beside(name, entries, there, names, frame), f"Published: {PAPER}."),
+    }
+    for suffix, (lines, source) in views.items():
+        ours = [NOTE, *([note] if note else [])] if suffix != "_published" else []
+        below = [*ours, *([source] if source else []), *notes]
+        path = folder / f"{name}{suffix}"
+        write_atomic(path.with_suffix(".md"), _markdown(lines, names, "pipe") + "\n\n" + "\n\n".join(below) + "\n")
+        if not suffix:  # ranked: the intervals are in the others
+            ranked = dict(zip((row.cell.key for row in there), ranked_lines(there, names, frame), strict=True))
+            lines = [ranked.get(e.key, line) for e, line in zip(entries, lines, strict=True)]
+        else:
+            lines = [replace(line, heads=tuple(map(escape, line.heads))) for line in lines]
+        lines = [replace(line, cells=tuple(map(_latex_cell, line.cells))) for line in lines]
+        heads = ("Method", r"$\tau$", "")[: 3 if suffix == "_beside" else 2]
+        write_atomic(path.with_suffix(".tex"), "".join(f"% {x}\n" for x in below) + render_latex(heads, lines, names))
+    write_atomic(folder / f"{name}.csv", _ours_csv(entries, there, frame))
+    write_atomic(folder / f"{name}_published.csv", _published_csv(name, entries))
+    write_atomic(folder / f"{name}_beside.csv", beside_paper(there, names, frame, name).to_csv(index=False))
+    return "\n".join([_markdown(views["_beside"][0], names, "simple"), *([note] if note else []), *notes])
+
+
+def _position(there: list[Row]) -> dict[CellKey, int]:
+    return {row.cell.key: i for i, row in enumerate(there)}
+
+
+def _tau(key: CellKey) -> str:
+    return "" if key.tau is None else f"{key.tau:g}"
+
+
+def _ours(entries: Sequence[Entry], there: list[Row], names: list[str], frame: pd.DataFrame) -> list[Line]:
+    at = _position(there)
+    return [
+        Line(
+            e.key.scale,
+            (e.title, _tau(e.key)),
+            tuple(interval_text(frame, at[e.key], n) if e.key in at else LEFT_OUT for n in names),
+        )
+        for e in entries
+    ]
+
+
+def _published(table: str, entries: Sequence[Entry], names: list[str]) -> list[Line]:
+    theirs = _published_values(table)
+    return [
+        Line(e.key.scale, (e.title, _tau(e.key)), tuple(_published_cell(e, n, theirs) for n in names)) for e in entries
+    ]
+
+
+def _published_cell(e: Entry, name: str, theirs: dict[tuple[int, str, float | None, str], float]) -> str:
+    value = theirs.get((e.key.scale, e.method, e.key.tau, _without_backbone(column(name))))
+    return "" if value is None else format_value(value, metric_facts(name))
+
+
+def _beside(
+    table: str, entries: Sequence[Entry], there: list[Row], names: list[str], frame: pd.DataFrame
+) -> list[Line]:
+    theirs, at = _published_values(table), _position(there)
+    compared = {
+        (r["scale"], r["method"], None if r["tau"] is None or np.isnan(r["tau"]) else r["tau"], r["metric"]): r
+        for r in beside_paper(there, names, frame, table).to_dict("records")
+    }
+    lines = []
+    for e in entries:
+        ours, difference = [], []
+        printed = tuple(_published_cell(e, n, theirs) for n in names)
+        for name in names:
+            ours.append(interval_text(frame, at[e.key], name) if e.key in at else LEFT_OUT)
+            both = compared.get((e.key.scale, e.key.label, e.key.tau, column(name)))
+            text = format_value(both["difference"], metric_facts(name)) if both else ""
+            difference.append(f"+{text}" if text and both and both["difference"] > 0 else text)
+        lines += [
+            Line(e.key.scale, (e.title, _tau(e.key), "ours"), tuple(ours)),
+            Line(e.key.scale, ("", "", "published"), printed),
+            Line(e.key.scale, ("", "", "difference"), tuple(difference)),
+        ]
+    return lines
+
+
+def _latex_cell(text: str) -> str:
+    return text.replace("±", r"$\pm$").replace(LEFT_OUT, "--")
+
+
+def _markdown(lines: list[Line], names: list[str], style: str) -> str:
+    heads = ["scale", "method", "tau", ""][: 1 + len(lines[0].heads)] if lines else ["scale", "method", "tau"]
+    for name in names:
+        facts = metric_facts(name)
+        label = PREFIXES.get(facts.group, "") + facts.label
+        heads.append(f"{label} {ARROWS[facts.better]}" + (f" ({unit(facts)})" if unit(facts) else ""))
+    body = [[f"x{line.scale}" if line.heads[0] else "", *line.heads, *line.cells] for line in lines]
+    return tabulate(body, headers=heads, tablefmt=style, disable_numparse=True)
+
+
+def _ours_csv(entries: Sequence[Entry], there: list[Row], frame: pd.DataFrame) -> str:
+    wanted = pd.DataFrame(
+        [(e.key.scale, e.key.label, e.key.tau, e.reason or "") for e in entries],
+        columns=["scale", "method", "tau", "left_out"],
+    ).astype({"tau": float})
+    if there:
+        wanted = wanted.merge(frame, how="left", on=["scale", "method", "tau"])
+    return wanted[[c for c in wanted.columns if c != "left_out"] + ["left_out"]].to_csv(index=False)
+
+
+def _published_csv(table: str, entries: Sequence[Entry]) -> str:
+    frame = published(table)
+    keys = {(e.key.scale, e.method, e.key.tau) for e in entries}
+    keep = [
+        (s, m, None if np.isnan(t) else t) in keys
+        for s, m, t in zip(frame["scale"], frame["method"], frame["tau"], strict=True)
+    ]
+    wide = frame[keep].pivot_table(index=["scale", "method", "tau"], columns="metric", values="published", dropna=False)
+    wide = wide.dropna(how="all").reset_index()
+    columns = ["scale", "method", "tau", *(m for m in frame["metric"].unique() if m in wide)]
+    return wide[columns].to_csv(index=False)

@@ -1,0 +1,1 @@
+"""Read a run directory, without models: tables, statistics, plots and pictures."""

@@ -1,0 +1,141 @@
+"""Pictures of samples, from the PNG files that a run kept; no model is needed."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+
+from bench.files import write_atomic
+from bench.run.store import Cell, CellKey, RunDir
+
+mpl.rcParams["svg.fonttype"] = "none"
+TILE = 1.1
+"""Side of a picture in inches."""
+DPI = 150
+SPREAD = 0.2
+"""Standard deviation, of intensities in [0, 1], at the bright end of the maps."""
+
+
+@dataclass(frozen=True)
+class Strip:
+    """A row of pictures, uint8 [H, W, 3] each or None for an empty place, and what stands before it."""
+
+    label: str
+    pictures: Sequence[np.ndarray | None]
+
+
+def sample_grids(run: RunDir) -> list[Path]:
+    """Draw one grid per scale from the images that a run kept, as PNG and PDF; return the files.
+
+    Each image has a row per method: LR, samples, their standard deviation, HR (the layout of the paper's Figures 3
+    and 4, and a map that they lack).
+    """
+    written = []
+    labels = list(run.config["methods"])
+    cells = sorted(run.cells(), key=lambda c: [*labels, c.key.label].index(c.key.label))
+    for scale in sorted({c.key.scale for c in cells}):
+        folders = sorted(p for p in (run.path / "images" / f"x{scale}").glob("*") if (p / "hr.png").is_file())
+        keys = [c.key for c in cells if c.key.scale == scale]
+        titles = {c.key: title_of(c) for c in cells}
+        most = max((len(saved_samples(f, k)) for f in folders for k in keys), default=0)
+        strips = []
+        for folder in folders:
+            strips += strips_of_image(folder, [(k, titles[k]) for k in keys], most, spread=most > 1)
+        if strips:
+            heads = sample_heads(most, spread=most > 1)
+            written += save(picture_grid(strips, heads), run.path / "figures" / f"samples_x{scale}")
+    return written
+
+
+def title_of(cell: Cell) -> str:
+    """Name and temperature of a cell for the margin of a picture grid."""
+    tau = "" if cell.key.tau is None else f"\nτ = {cell.key.tau:g}"
+    return (cell.facts["title"] if cell.facts["method"] == cell.key.label else cell.key.label) + tau
+
+
+def sample_heads(samples: int, spread: bool) -> list[str]:
+    """Heads of the columns of `strips_of_image`."""
+    between = [f"std (0 to {SPREAD:g})"] if spread else []
+    return ["LR", *(f"sample {j + 1}" for j in range(samples)), *between, "HR"]
+
+
+def strips_of_image(folder: Path, rows: Sequence[tuple[CellKey, str]], samples: int, spread: bool) -> list[Strip]:
+    """Rows LR | samples | standard deviation | HR of one image, for those keys that have samples of it.
+
+    Args:
+        folder: the image's folder in the run directory.
+        rows: keys and their titles.
+        samples: columns of samples.
+        spread: whether there is a column for the standard deviation.
+
+    """
+    strips: list[Strip] = []
+    for key, title in rows:
+        found = [read_picture(p) for p in saved_samples(folder, key)]
+        if not found:
+            continue
+        shown: list[np.ndarray | None] = [*found[:samples], *[None] * (samples - len(found))]
+        if spread:
+            shown.append(deviation_map(found) if len(found) > 1 else None)
+        ends = [read_picture(folder / f"{name}.png") if not strips else None for name in ("lr", "hr")]
+        strips.append(Strip(title, [ends[0], *shown, ends[1]]))
+    return strips
+
+
+def deviation_map(samples: Sequence[np.ndarray]) -> np.ndarray:
+    """Standard deviation over samples, root mean square over colours, as colours from 0 (black) to `SPREAD`."""
+    stack = np.stack(samples).astype(np.float64) / 255
+    deviation = np.sqrt(stack.var(axis=0, ddof=1).mean(-1))
+    colours: np.ndarray = mpl.colormaps["magma"](np.clip(deviation / SPREAD, 0, 1), bytes=True)
+    return colours[..., :3]
+
+
+def save(figure: Figure, path: Path) -> list[Path]:
+    """Write a figure as PNG and PDF, atomically; `path` has no suffix."""
+    written = []
+    for suffix in ("png", "pdf"):
+        buffer = io.BytesIO()
+        metadata = {"CreationDate": None} if suffix == "pdf" else None
+        figure.savefig(buffer, format=suffix, dpi=DPI, metadata=metadata)
+        written.append(path.with_suffix(f".{suffix}"))
+        write_atomic(written[-1], buffer.getvalue())
+    return written
+
+
+def saved_samples(folder: Path, key: CellKey) -> list[Path]:
+    """PNG files of one image's samples, in their order."""
+    prefix = f"{key.label}{key.tau_suffix}_"
+    found = [p for p in folder.glob(f"{prefix}*.png") if p.stem.removeprefix(prefix).isdigit()]
+    return sorted(found, key=lambda p: int(p.stem.removeprefix(prefix)))
+
+
+def read_picture(path: Path) -> np.ndarray:
+    """Read uint8 [H, W, 3]."""
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def picture_grid(strips: Sequence[Strip], heads: Sequence[str]) -> Figure:
+    """Lay out rows of pictures under the heads of their columns."""
+    margin, top = 1.3, 0.25  # inches for the labels
+    width, height = margin + len(heads) * TILE, top + len(strips) * TILE
+    figure = Figure(figsize=(width, height))
+    for r, strip in enumerate(strips):
+        y = (height - top - (r + 1) * TILE) / height
+        for c, picture in enumerate(strip.pictures):
+            if picture is None:
+                continue
+            axes = figure.add_axes(((margin + c * TILE) / width, y, TILE * 0.98 / width, TILE * 0.98 / height))
+            axes.imshow(picture, interpolation="nearest")
+            axes.set_axis_off()
+        figure.text(0.05 / width, y + TILE / 2 / height, strip.label, fontsize=9, va="center")
+    for c, head in enumerate(heads):
+        figure.text((margin + (c + 0.5) * TILE) / width, 1 - 0.16 / height, head, fontsize=9, ha="center")
+    return figure

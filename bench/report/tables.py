@@ -1,0 +1,268 @@
+"""Tables from the rows of a run directory; no model is needed.
+
+``table.csv`` has full precision and intervals, ``table.md`` and the console are for reading, ``table.tex`` follows
+the paper's Table 1. ``differences.csv`` compares methods image by image. :mod:`bench.paper` puts published figures
+beside ours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import combinations, groupby
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from tabulate import tabulate
+
+from bench.files import write_atomic
+from bench.metrics import MetricFacts, column, metric_facts
+from bench.report.stats import mean_interval, paired_difference
+from bench.run.store import Cell, RunDir
+
+PREFIXES = {"Diversity (APD)": "APD ", "Diversity (NTIRE)": "NTIRE "}
+"""What the name of a column needs where it stands without its group."""
+ARROWS = {"higher": "↑", "lower": "↓"}
+LATEX = str.maketrans(
+    {c: f"\\{c}" for c in "&%$#_{}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+)
+NOTE = "Means over images ± half the width of their 95% bootstrap intervals."
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table: a cell, the title of its method and, per metric, its values by image (NaN: undefined)."""
+
+    cell: Cell
+    title: str
+    ranked: bool
+    values: dict[str, pd.Series]
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a LaTeX table: its scale, what stands before the figures, and the figures."""
+
+    scale: int
+    heads: tuple[str, ...]
+    cells: tuple[str, ...]
+
+
+def read_rows(run: RunDir) -> tuple[list[Row], list[str]]:
+    """Read all cells of a run: rows by scale, then by the configuration's order of methods, then by temperature.
+
+    Returns:
+        rows, and the names of the run's metrics.
+
+    """
+    config = run.config
+    names: list[str] = config["metrics"]
+    labels = list(config["methods"])
+
+    def order(cell: Cell) -> tuple[int, int, str, float]:
+        known = labels.index(cell.key.label) if cell.key.label in labels else len(labels)
+        return cell.key.scale, known, cell.key.label, cell.key.tau or 0.0
+
+    rows = []
+    for cell in sorted(run.cells(), key=order):
+        facts = cell.facts
+        title = facts["title"] if facts["method"] == cell.key.label else f"{facts['title']} ({cell.key.label})"
+        samples, images = cell.read("samples"), cell.read("images").set_index("index")
+        per_image = samples.drop(columns=["method", "scale", "tau", "image", "sample"]).groupby("index").mean()
+        timing = cell.timing or {}
+        values = {}
+        for name in names:
+            domain = metric_facts(name).domain
+            if domain == "timing":
+                values[name] = pd.Series(np.atleast_1d(timing.get(name, np.nan)), dtype=float)
+            elif domain == "sample":
+                values[name] = per_image[name]
+            else:
+                of_images = images[name].sort_index()
+                within = of_images.index < (config.get("apd_images") or np.inf)
+                values[name] = of_images[within] if domain == "pair" else of_images
+        rows.append(Row(cell, title, facts["evaluations"] > 0, values))
+    return rows, names
+
+
+def summarise(rows: list[Row], names: list[str]) -> pd.DataFrame:
+    """One row per (scale, method, tau): means over images with the bounds of their 95% intervals."""
+    records = []
+    for row in rows:
+        key = row.cell.key
+        record: dict[str, Any] = {"scale": key.scale, "method": key.label, "tau": key.tau}
+        record["n_images"] = len(row.cell.done())
+        for name in names:
+            factor = metric_facts(name).factor
+            estimate = mean_interval(row.values[name].to_numpy(dtype=float))
+            record[column(name)] = estimate.mean * factor
+            record[column(name) + "_lo"] = estimate.lo * factor
+            record[column(name) + "_hi"] = estimate.hi * factor
+        records.append(record)
+    return pd.DataFrame(records).astype({"tau": float}) if records else pd.DataFrame()
+
+
+def differences(rows: list[Row], names: list[str]) -> pd.DataFrame:
+    """Paired differences, first minus second, of every two rows of one scale, over the images that both have."""
+    records = []
+    for a, b in combinations(rows, 2):
+        if a.cell.key.scale != b.cell.key.scale:
+            continue
+        for name in names:
+            facts = metric_facts(name)
+            if facts.domain == "timing":
+                continue
+            x, y = a.values[name].align(b.values[name], join="inner")
+            estimate, n = paired_difference(x.to_numpy(dtype=float), y.to_numpy(dtype=float))
+            records.append(
+                {
+                    "scale": a.cell.key.scale,
+                    "method": a.cell.key.label,
+                    "tau": a.cell.key.tau,
+                    "other": b.cell.key.label,
+                    "other_tau": b.cell.key.tau,
+                    "metric": column(name),
+                    "difference": estimate.mean * facts.factor,
+                    "lo": estimate.lo * facts.factor,
+                    "hi": estimate.hi * facts.factor,
+                    "n_images": n,
+                }
+            )
+    columns = ["scale", "method", "tau", "other", "other_tau", "metric", "difference", "lo", "hi", "n_images"]
+    return pd.DataFrame(records, columns=columns)
+
+
+def unit(facts: MetricFacts) -> str:
+    """Unit and factor of a column, as in "dB" or "x 1e4"; "" for neither."""
+    return f"x {facts.factor:.0e}".replace("e+0", "e") if facts.factor != 1 else facts.unit
+
+
+def format_value(value: float, facts: MetricFacts) -> str:
+    """A figure with the digits of its metric; "" for NaN."""
+    return "" if np.isnan(value) else format(value, facts.digits)
+
+
+def interval_text(frame: pd.DataFrame, i: int, name: str) -> str:
+    """A mean with half the width of its interval, or the mean alone."""
+    facts, key = metric_facts(name), column(name)
+    value, low, high = (float(frame[k].iloc[i]) for k in (key, key + "_lo", key + "_hi"))
+    text = format_value(value, facts)
+    return f"{text} ± {format_value((high - low) / 2, facts)}" if text and high > low else text
+
+
+def markdown(rows: list[Row], names: list[str], frame: pd.DataFrame, intervals: bool, style: str = "pipe") -> str:
+    """Render the table for reading (`style` is tabulate's)."""
+    temperatures = frame["tau"].notna().any()
+    heads = ["scale", "method", *(["tau"] if temperatures else []), "images"]
+    for name in names:
+        facts = metric_facts(name)
+        label = PREFIXES.get(facts.group, "") + facts.label
+        heads.append(f"{label} {ARROWS[facts.better]}" + (f" ({unit(facts)})" if unit(facts) else ""))
+    lines = []
+    for i, row in enumerate(rows):
+        key = row.cell.key
+        tau = [("" if key.tau is None else f"{key.tau:g}")] if temperatures else []
+        cells = [
+            interval_text(frame, i, n) if intervals else format_value(float(frame[column(n)].iloc[i]), metric_facts(n))
+            for n in names
+        ]
+        lines.append([f"x{key.scale}", row.title, *tau, str(frame["n_images"].iloc[i]), *cells])
+    return tabulate(lines, headers=heads, tablefmt=style, disable_numparse=True)
+
+
+def _ranks(rows: list[Row], frame: pd.DataFrame, name: str, scale: int) -> dict[int, int]:
+    """Row number to 0 (best) or 1 (second), by the figures as printed; equal figures share a rank.
+
+    Methods without a network are not ranked for time.
+    """
+    facts = metric_facts(name)
+    printed = {
+        i: float(text)
+        for i, row in enumerate(rows)
+        if row.cell.key.scale == scale
+        and (row.ranked or facts.domain != "timing")
+        and (text := format_value(float(frame[column(name)].iloc[i]), facts))
+    }
+    if len(printed) < 2:
+        return {}
+    best = sorted(set(printed.values()), reverse=facts.better == "higher")[:2]
+    return {i: best.index(v) for i, v in printed.items() if v in best}
+
+
+def escape(text: str) -> str:
+    """Text for LaTeX."""
+    return text.translate(LATEX)
+
+
+def ranked_lines(rows: list[Row], names: list[str], frame: pd.DataFrame) -> list[Line]:
+    """LaTeX lines (title, temperature, figures) with the best in bold and the second best underlined per scale."""
+    lines = []
+    for scale, members in groupby(range(len(rows)), key=lambda i: rows[i].cell.key.scale):
+        ranks = {name: _ranks(rows, frame, name, scale) for name in names}
+        for i in members:
+            tau = rows[i].cell.key.tau
+            cells = []
+            for name in names:
+                text = format_value(float(frame[column(name)].iloc[i]), metric_facts(name))
+                rank = ranks[name].get(i)
+                cells.append(rf"\textbf{{{text}}}" if rank == 0 else rf"\underline{{{text}}}" if rank == 1 else text)
+            lines.append(Line(scale, (escape(rows[i].title), "" if tau is None else f"{tau:g}"), tuple(cells)))
+    return lines
+
+
+def latex(rows: list[Row], names: list[str], frame: pd.DataFrame) -> str:
+    r"""Render the paper's Table 1: grouped heads, a rule between scales. Needs ``\usepackage{booktabs}``."""
+    lines = ranked_lines(rows, names, frame)
+    if any(line.heads[1] for line in lines):
+        return render_latex(("Method", r"$\tau$"), lines, names)
+    return render_latex(("Method",), [replace(line, heads=line.heads[:1]) for line in lines], names)
+
+
+def render_latex(heads: tuple[str, ...], lines: list[Line], names: list[str]) -> str:
+    """Lay out lines as a booktabs table with a rule between scales; `heads` are those before the metrics."""
+    groups = [(g, len(list(members))) for g, members in groupby(names, key=lambda n: metric_facts(n).group)]
+    at = len(heads) + 2
+    titles, rules = [], []
+    for group, width in groups:
+        titles.append(rf"\multicolumn{{{width}}}{{c}}{{{escape(group)}}}")
+        rules.append(rf"\cmidrule(lr){{{at}-{at + width - 1}}}")
+        at += width
+    labels = []
+    for name in names:
+        facts = metric_facts(name)
+        extra = rf" ($\times 10^{{{round(np.log10(facts.factor))}}}$)" if facts.factor != 1 else ""
+        extra = f" ({escape(facts.unit)})" if facts.unit and not extra else extra
+        labels.append(rf"{escape(facts.label)}{extra} $\{'uparrow' if facts.better == 'higher' else 'downarrow'}$")
+    text = [
+        r"% needs \usepackage{booktabs}",
+        rf"\begin{{tabular}}{{ll{'c' * (len(heads) - 1 + len(names))}}}",
+        r"\toprule",
+        " & ".join([""] * (len(heads) + 1) + titles) + r" \\",
+        " ".join(rules),
+        " & ".join(["", *heads, *labels]) + r" \\",
+    ]
+    for scale, members in groupby(lines, key=lambda line: line.scale):
+        text.append(r"\midrule")
+        for number, line in enumerate(members):
+            first = rf"$\times {scale}$" if number == 0 else ""
+            text.append(" & ".join([first, *line.heads, *line.cells]) + r" \\")
+    return "\n".join([*text, r"\bottomrule", r"\end{tabular}"]) + "\n"
+
+
+def write_tables(run: RunDir) -> str:
+    """Write all tables of a run directory.
+
+    Returns:
+        the table for the console; a sentence where nothing was measured.
+
+    """
+    rows, names = read_rows(run)
+    if not rows:
+        return f"Nothing has been measured in {run.path} yet."
+    frame = summarise(rows, names)
+    write_atomic(run.path / "table.csv", frame.to_csv(index=False))
+    write_atomic(run.path / "table.tex", latex(rows, names, frame))
+    write_atomic(run.path / "table.md", f"{markdown(rows, names, frame, intervals=True)}\n\n{NOTE}\n")
+    write_atomic(run.path / "differences.csv", differences(rows, names).to_csv(index=False))
+    return markdown(rows, names, frame, intervals=False, style="simple")

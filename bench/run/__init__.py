@@ -1,0 +1,1 @@
+"""Measure: draw samples, compute metrics and times, keep them; resume after a kill."""

@@ -1,0 +1,71 @@
+from collections.abc import Callable
+
+import numpy as np
+from PIL import Image
+
+from bench.config import RunConfig
+from bench.report.figures import deviation_map, sample_grids, sample_heads, strips_of_image
+from bench.report.plots import on_front, write_plots
+from bench.run.runner import run
+from bench.run.store import CellKey
+
+
+def test_grids_show_the_kept_images(configure: Callable[..., RunConfig]) -> None:
+    directory, _ = run(configure("scale=[4,8]", "save_images=2"))
+    written = sample_grids(directory)
+    assert sorted(p.name for p in written) == ["samples_x4.pdf", "samples_x4.png", "samples_x8.pdf", "samples_x8.png"]
+    picture = np.asarray(Image.open(directory.path / "figures" / "samples_x4.png").convert("RGB")).astype(float)
+    hr = Image.open(directory.path / "images/x4/000000/hr.png").convert("RGB")
+    tile = np.asarray(hr.resize((161, 161), Image.Resampling.NEAREST)).astype(float)
+    # the ground truth is somewhere in the last column
+    column = picture[:, -170:]
+    errors = [np.abs(column[y : y + 161, 4:165] - tile).mean() for y in range(0, 80)]
+    assert min(errors) < 25
+
+
+def test_figures_are_reproducible(configure: Callable[..., RunConfig]) -> None:
+    directory, _ = run(configure("save_images=1"))
+    first = [p.read_bytes() for p in sample_grids(directory)]
+    assert first == [p.read_bytes() for p in sample_grids(directory)]
+
+
+def test_nothing_kept_nothing_drawn(configure: Callable[..., RunConfig]) -> None:
+    directory, _ = run(configure("save_images=0"))
+    assert sample_grids(directory) == []
+
+
+def test_deviation_maps() -> None:
+    still = np.full((4, 5, 3), 100, dtype=np.uint8)
+    assert (deviation_map([still, still]) == deviation_map([still, still])[0, 0]).all()
+    other = still.copy()
+    other[1, 2] = 100 + 72  # deviation 72 / sqrt(2) / 255 = 0.1997 of 0.2
+    shown = deviation_map([still, other]).astype(int).sum(-1)
+    assert shown[1, 2] > 600
+    assert shown[0, 0] < 10
+
+
+def test_the_map_of_samples_has_its_column(configure: Callable[..., RunConfig]) -> None:
+    directory, _ = run(configure("methods=[bicubic,cvdvae]", "save_images=1", "n=2"))
+    bicubic, cvdvae = strips_of_image(
+        directory.image_folder(8, 0),
+        [(CellKey("bicubic", 8, None), "B"), (CellKey("cvdvae", 8, 0.8), "C")],
+        2,
+        spread=True,
+    )
+    assert [p is not None for p in bicubic.pictures] == [True, True, False, False, True]  # one sample, no deviation
+    assert [p is not None for p in cvdvae.pictures] == [False, True, True, True, False]  # LR and HR stand above
+    assert len(sample_heads(2, spread=True)) == 5
+
+
+def test_pareto_front() -> None:
+    points = np.array([[1, 5], [2, 4], [1.5, 3], [3, 1], [3, 1], [2.5, np.nan]])
+    assert on_front(points).tolist() == [True, True, False, True, True, False]
+
+
+def test_plots_of_a_run(configure: Callable[..., RunConfig]) -> None:
+    directory, _ = run(configure("methods=[bicubic,cvdvae]", "n=2", "metrics=[psnr,stlpips_alex,apd_mse,seconds]"))
+    assert sorted(p.name for p in write_plots(directory)) == [
+        "distributions_x8.pdf", "distributions_x8.png", "pareto_x8.pdf", "pareto_x8.png",
+    ]  # fmt: skip
+    directory, _ = run(configure("metrics=[seconds]", f"out={directory.path}_times"))
+    assert write_plots(directory) == []

@@ -1,0 +1,144 @@
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from bench.config import RunConfig
+from bench.files import write_atomic, write_json
+from bench.paper.tables import beside_paper, published, write_paper
+from bench.report.tables import differences, escape, read_rows, summarise, write_tables
+from bench.run.runner import run
+from bench.run.store import CellKey, RunDir
+
+METRICS = ["psnr", "lpips_alex", "apd_mse", "seconds"]
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> RunDir:
+    """A run directory with three methods, four images and two samples, made of known figures."""
+    run_dir = RunDir(tmp_path)
+    write_atomic(tmp_path / "config.yaml", f"methods: {{bicubic: {{}}, cvdvae: {{}}, odd: {{}}}}\nmetrics: {METRICS}\n")
+    for label, tau, level in (
+        ("bicubic", None, 20.0),
+        ("cvdvae", 0.1, 26.0),
+        ("cvdvae", 0.8, 25.0),
+        ("odd", None, 26.0),
+    ):
+        n = 1 if label == "bicubic" else 2
+        cell = run_dir.cell(CellKey(label, 8, tau))
+        samples = pd.DataFrame({"index": np.repeat(range(4), n), "sample": list(range(n)) * 4, "image": "x"})
+        samples = samples.assign(method=label, scale=8, tau=np.nan if tau is None else tau)
+        samples["psnr"] = level + samples["index"] + samples["sample"]
+        samples["lpips_alex"] = 0.3
+        images = pd.DataFrame({"index": range(4), "image": "x", "apd_mse": 0.002 * (n - 1)})
+        cell.add(0, samples, images)
+        write_json(cell.folder / "cell.json", {"scale": 8, "tau": tau})
+        facts = {"title": f"The {label}", "method": label, "evaluations": 0 if label == "bicubic" else 1}
+        write_json(cell.folder / "facts.json", facts)
+        cell.set_timing({"seconds": [0.5, 0.7]})
+    return run_dir
+
+
+def test_means_are_over_samples_then_images(directory: RunDir) -> None:
+    frame = summarise(*read_rows(directory))
+    assert frame["method"].tolist() == ["bicubic", "cvdvae", "cvdvae", "odd"]
+    assert frame["psnr"].tolist() == [21.5, 28.0, 27.0, 28.0]
+    assert frame["apd_mse_e4"].tolist() == pytest.approx([0, 20, 20, 20])
+    assert frame["seconds"].tolist() == pytest.approx([0.6] * 4)
+    assert (frame["n_images"] == 4).all()
+    assert frame["psnr_lo"].iloc[0] < 21.5 < frame["psnr_hi"].iloc[0]
+
+
+def test_the_apd_may_be_of_the_first_images_only(directory: RunDir) -> None:
+    frame = directory.cell(CellKey("odd", 8, None)).read("images")
+    folder = directory.path / "cells" / "odd_x8"
+    frame.assign(apd_mse=[1.0, 2.0, 4.0, 8.0]).to_parquet(folder / "parts" / "000000.images.parquet")
+    config = (directory.path / "config.yaml").read_text()
+    (directory.path / "config.yaml").write_text(config + "apd_images: 2\n")
+    table = summarise(*read_rows(directory)).set_index("method")
+    assert table.loc["odd", "apd_mse_e4"] == pytest.approx(1.5e4)
+    assert table.loc["odd", "psnr"] == 28.0  # the others are of all images
+
+
+def test_csv_has_the_papers_columns_and_bounds(directory: RunDir) -> None:
+    write_tables(directory)
+    frame = pd.read_csv(directory.path / "table.csv")
+    expected = ["scale", "method", "tau", "n_images"]
+    for name in ("psnr", "lpips_alex", "apd_mse_e4", "seconds"):
+        expected += [name, f"{name}_lo", f"{name}_hi"]
+    assert list(frame.columns) == expected
+    assert frame["tau"].isna().tolist() == [True, False, False, True]
+
+
+def test_latex_marks_best_and_second_and_compiles_its_structure(directory: RunDir) -> None:
+    write_tables(directory)
+    text = (directory.path / "table.tex").read_text()
+    lines = [line for line in text.splitlines() if line.endswith(r"\\")]
+    widths = [sum(int(w) for w in re.findall(r"multicolumn{(\d+)}", line)) for line in lines]
+    columns = [
+        line.count("&") + 1 - line.count("multicolumn") + width for line, width in zip(lines, widths, strict=True)
+    ]
+    assert set(columns) == {3 + len(METRICS)} == {len(re.search(r"tabular}{([lc]+)}", text)[1])}
+    assert re.findall(r"cmidrule\(lr\){(\d+-\d+)}", text) == ["4-5", "6-6", "7-7"]
+    body = {line.split("&")[1].strip() + line.split("&")[2].strip(): line for line in lines[2:]}
+    assert r"\textbf{28.00}" in body["The cvdvae0.1"]
+    assert r"\textbf{28.00}" in body["The odd"]  # equal figures share the rank
+    assert r"\underline{27.00}" in body["The cvdvae0.8"]
+    assert r"\textbf{0.6}" not in body["The bicubic"]  # no network: not ranked for time
+    assert r"\multicolumn{2}{c}{Distortion}" in text
+    assert r"MSE ($\times 10^{4}$) $\uparrow$" in text
+    assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == 1
+
+
+def test_paired_differences(directory: RunDir) -> None:
+    frame = differences(*read_rows(directory))
+    row = frame[(frame.method == "bicubic") & (frame.other == "odd") & (frame.metric == "psnr")].iloc[0]
+    assert row.difference == row.lo == row.hi == -6.5  # the same on every image: no uncertainty
+    assert row.n_images == 4
+    assert "seconds" not in set(frame.metric)
+
+
+def test_paper_column_compares_like_with_like(directory: RunDir) -> None:
+    frame = beside_paper(*read_rows(directory), summarise(*read_rows(directory)))
+    found = frame.set_index(["method", "tau", "metric"])["published"]
+    assert found[("cvdvae", 0.8, "psnr")] == 25.47
+    assert found[("cvdvae", 0.1, "psnr")] == 26.27  # Table 2
+    assert found[("cvdvae", 0.8, "seconds")] == 0.13
+    assert found[("bicubic", np.nan, "lpips_alex")] == 0.45
+    assert "odd" not in set(frame.method)
+    assert (frame.difference == frame.measured - frame.published).all()
+
+
+def test_published_figures() -> None:
+    frame = published()
+    assert len(frame[frame.method == "cvdvae"]) == 2 * 8 + 2 * 7
+    assert (
+        frame[(frame.method == "hcflow") & (frame.scale == 4) & (frame.metric == "psnr")]["published"].item() == 31.74
+    )
+
+
+def test_paper_files(directory: RunDir) -> None:
+    write_paper(directory)
+    for suffix in ("csv", "md", "tex"):
+        assert "25.47" in (directory.path / f"paper.{suffix}").read_text()
+
+
+def test_an_empty_run_is_said_to_be_empty(tmp_path: Path) -> None:
+    write_atomic(tmp_path / "config.yaml", "methods: {bicubic: {}}\nmetrics: [psnr]\n")
+    assert "Nothing has been measured" in write_tables(RunDir(tmp_path))
+
+
+def test_a_real_run_is_regenerated_identically(configure: Callable[..., RunConfig]) -> None:
+    directory, _ = run(configure("metrics=[psnr,apd_mse,seconds]"))
+    write_tables(directory)
+    before = {p.name: p.read_bytes() for p in directory.path.glob("table.*")}
+    write_tables(RunDir(directory.path))
+    assert before == {p.name: p.read_bytes() for p in directory.path.glob("table.*")}
+    assert len(before) == 3
+
+
+def test_titles_survive_latex() -> None:
+    assert escape(r"A_1 \& {B}~^") == r"A\_1 \textbackslash{}\& \{B\}\textasciitilde{}\textasciicircum{}"

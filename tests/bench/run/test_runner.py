@@ -1,0 +1,435 @@
+"""The runner on the real bicubic method and on small methods that misbehave in one way each."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from bench.config import MethodConfig, RunConfig
+from bench.contract import Facts, Method, methods, register_method
+from bench.data import make_dataset
+from bench.degradation import Degradation
+from bench.errors import BenchError
+from bench.metrics import Evaluation
+from bench.report.tables import write_tables
+from bench.run.runner import evaluate, run
+from bench.run.store import CellKey, RunDir
+from bench.values import shard
+
+Configure = Callable[..., RunConfig]
+
+
+class Noisy(Method):
+    """Bicubic plus noise of strength tau: the simplest diverse method."""
+
+    facts = Facts(title="Noisy")
+
+    def prepare(self, degradation, device):
+        self.degradation = degradation
+
+    def sample(self, y, n, tau, noise):
+        x = self.degradation.up(y)[:, None] + 0.1 * tau * noise.normal(3, self.degradation.size, self.degradation.size)
+        return x.clamp(0, 1)
+
+
+@pytest.fixture
+def add() -> Iterator[Callable[[type[Method], RunConfig], RunConfig]]:
+    """Register a class as `misfit` for one test and return a configuration that runs it."""
+    from dataclasses import replace
+
+    def register(cls: type[Method], config: RunConfig, *others: str) -> RunConfig:
+        register_method("misfit")(cls)
+        entries = (MethodConfig("misfit", "misfit", {}), *(MethodConfig(o, o, {}) for o in others))
+        return replace(config, methods=entries)
+
+    yield register
+    methods._items.pop("misfit", None)
+
+
+def rows(directory: RunDir, label: str = "misfit", tau: float | None = 0.8, scale: int = 8) -> pd.DataFrame:
+    return directory.cell(CellKey(label, scale, tau)).read("samples")
+
+
+def test_bicubic_figures_agree_with_an_independent_computation(configure: Configure) -> None:
+    """PSNR to 0.01 dB of scikit-image's metric on piq's imresize, both independent of ours."""
+    import skimage.metrics
+    from piq.functional.resize import imresize
+
+    directory, complete = run(configure("limit=5", "scale=[4,8]"))
+    assert complete
+    dataset = make_dataset({"name": "synthfaces"})
+    for scale in (4, 8):
+        expected = []
+        for i in range(5):
+            hr = dataset.load(i)
+            x = torch.from_numpy(hr).permute(2, 0, 1)[None].double() / 255
+            low = (imresize(x, sizes=(64 // scale, 64 // scale)).clamp(0, 1) * 255).round() / 255
+            up = (imresize(low, sizes=(64, 64), antialiasing=False).clamp(0, 1) * 255).round().byte()
+            expected.append(skimage.metrics.peak_signal_noise_ratio(hr, up[0].permute(1, 2, 0).numpy(), data_range=255))
+        measured = rows(directory, "bicubic", None, scale)["psnr"]
+        np.testing.assert_allclose(measured, expected, atol=0.01)
+
+
+def test_rows_and_files(configure: Configure, add) -> None:
+    directory, complete = run(
+        add(Noisy, configure("n=3", "tau=[0.1,0.8]", "metrics=[psnr,apd_mse,seconds,throughput]"))
+    )
+    assert complete
+    frame = rows(directory)
+    assert list(frame.columns) == ["method", "scale", "tau", "index", "image", "sample", "psnr"]
+    assert len(frame) == 9
+    assert frame["sample"].tolist() == [0, 1, 2] * 3
+    apd = {tau: directory.cell(CellKey("misfit", 8, tau)).read("images")["apd_mse"].mean() for tau in (0.1, 0.8)}
+    assert apd[0.8] > 10 * apd[0.1]
+    names = {p.name for p in (directory.path / "images/x8/000000").iterdir()}
+    assert {"hr.png", "lr.png", "misfit_tau0.1_0.png", "misfit_tau0.8_2.png"} <= names
+    environment = directory.path / "environment.json"
+    assert "torch" in environment.read_text()
+    timing = directory.cell(CellKey("misfit", 8, 0.8)).timing
+    assert timing is not None
+    assert timing["seconds"][0] > 0
+
+
+@pytest.mark.parametrize("overrides", [["batch=3"], ["batch=2", "limit=3"]])
+def test_results_do_not_depend_on_the_batch(configure: Configure, add, tmp_path: Path, overrides: list[str]) -> None:
+    one = rows(run(add(Noisy, configure()))[0])
+    other = rows(run(add(Noisy, configure(*overrides, f"out={tmp_path / 'other'}")))[0])
+    pd.testing.assert_frame_equal(one, other, rtol=1e-5)
+
+
+def test_results_do_not_depend_on_the_limit_or_on_restarts(configure: Configure, add, tmp_path: Path) -> None:
+    run(add(Noisy, configure("limit=1")))
+    resumed = rows(run(add(Noisy, configure("limit=3")))[0])
+    whole = rows(run(add(Noisy, configure(f"out={tmp_path / 'whole'}")))[0])
+    pd.testing.assert_frame_equal(resumed, whole)
+
+
+def test_a_finished_run_computes_nothing(configure: Configure, add, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = add(Noisy, configure())
+    run(config)
+    monkeypatch.setattr(Noisy, "sample", lambda *a: pytest.fail("sampled again"))
+    assert run(config)[1]
+
+
+def test_deterministic_methods_have_one_sample_and_no_spread(configure: Configure) -> None:
+    directory, _ = run(configure("metrics=[psnr,apd_mse]"))
+    assert rows(directory, "bicubic", None)["sample"].unique().tolist() == [0]
+    assert (directory.cell(CellKey("bicubic", 8, None)).read("images")["apd_mse"] == 0).all()
+
+
+def test_other_configuration_is_refused(configure: Configure) -> None:
+    run(configure())
+    with pytest.raises(BenchError, match=r"seed was 0, is 1.*another out=DIR"):
+        run(configure("seed=1"))
+
+
+def test_undeclared_scale_is_refused(configure: Configure, add) -> None:
+    class Only4(Noisy):
+        facts = Facts(title="Only 4", scales=(4,))
+
+    with pytest.raises(BenchError, match="misfit does scale 4, not 8"):
+        run(add(Only4, configure()))
+
+
+def test_unknown_parameter_is_refused_before_anything_runs(configure: Configure) -> None:
+    with pytest.raises(BenchError, match=r"methods\.bicubic\.sharpness is no parameter"):
+        run(configure("+methods.bicubic.sharpness=1"))
+
+
+def test_one_bad_image_does_not_end_a_run(configure: Configure, image_folder: Path) -> None:
+    (image_folder / "1.png").write_bytes(b"broken")
+    Image.new("RGB", (10, 10)).save(image_folder / "2.png")
+    directory, complete = run(configure("dataset=folder", f"dataset.path={image_folder}", "dataset.size=64", "limit=4"))
+    assert not complete
+    assert rows(directory, "bicubic", None)["image"].tolist() == ["0.png", "3.png"]
+    assert [f["image"] for f in directory.failures] == ["1.png", "2.png"]
+    Image.new("RGB", (80, 80)).save(image_folder / "1.png")  # mended: the next start takes it
+    (image_folder / "2.png").unlink()
+    Image.new("RGB", (80, 80)).save(image_folder / "2.png")
+    directory, complete = run(configure("dataset=folder", f"dataset.path={image_folder}", "dataset.size=64", "limit=4"))
+    assert complete
+    assert len(rows(directory, "bicubic", None)) == 4
+
+
+def test_nan_is_recorded_and_the_other_images_are_measured(configure: Configure, add) -> None:
+    class Nan(Noisy):
+        def sample(self, y, n, tau, noise):
+            x = super().sample(y, n, tau, noise)
+            for row, name in enumerate(noise.ids):
+                if name == "test-000001":
+                    x[row] = torch.nan
+            return x
+
+    directory, complete = run(add(Nan, configure("batch=3")))
+    assert not complete
+    assert rows(directory)["index"].unique().tolist() == [0, 2]
+    assert directory.failures[0]["image"] == "test-000001"
+    assert "NaN" in directory.failures[0]["reason"]
+
+
+@pytest.mark.parametrize("kind", ["shape", "range", "dtype"])
+def test_a_broken_contract_is_one_sentence_and_others_go_on(configure: Configure, add, kind: str) -> None:
+    class Broken(Noisy):
+        def sample(self, y, n, tau, noise):
+            x = super().sample(y, n, tau, noise)
+            return {"shape": x[:, 0], "range": x * 255, "dtype": x.double()}[kind]
+
+    directory, complete = run(add(Broken, configure(), "bicubic"))
+    assert not complete
+    assert "python -m bench check method=misfit" in directory.failures[0]["reason"]
+    assert len(rows(directory, "bicubic", None)) == 3
+
+
+def test_a_bug_leaves_its_traceback_and_others_go_on(configure: Configure, add) -> None:
+    class Bug(Noisy):
+        def sample(self, y, n, tau, noise):
+            raise ZeroDivisionError("oops")
+
+    directory, complete = run(add(Bug, configure(), "bicubic"))
+    assert not complete
+    assert "ZeroDivisionError: oops" in directory.failures[0]["reason"]
+    assert "in sample" in (directory.path / "errors" / "misfit_x8.txt").read_text()
+    assert len(rows(directory, "bicubic", None)) == 3
+
+
+def test_out_of_memory_halves_the_work_and_gives_the_same_rows(configure: Configure, add, tmp_path: Path) -> None:
+    calls = []
+
+    class Hungry(Noisy):
+        def sample(self, y, n, tau, noise):
+            calls.append((len(y), n))
+            if len(y) * n > 2:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return super().sample(y, n, tau, noise)
+
+    directory, complete = run(add(Hungry, configure("batch=3", "n=5")))
+    assert complete
+    assert max(b * n for b, n in calls[-3:]) <= 2
+    methods._items.pop("misfit")
+    reference, _ = run(add(Noisy, configure("n=5", f"out={tmp_path / 'reference'}")))
+    pd.testing.assert_frame_equal(rows(directory), rows(reference), rtol=1e-5)
+
+
+def test_one_sample_that_does_not_fit_is_one_sentence(configure: Configure, add) -> None:
+    class Huge(Noisy):
+        def sample(self, y, n, tau, noise):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    directory, complete = run(add(Huge, configure()))
+    assert not complete
+    assert "more memory" in directory.failures[0]["reason"]
+
+
+def test_out_of_memory_in_the_metrics_halves_the_images(
+    configure: Configure, add, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bench.metrics.distortion import Psnr
+
+    real = Psnr.__call__
+
+    def hungry(self, e):
+        if len(e.hr) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(self, e)
+
+    monkeypatch.setattr(Psnr, "__call__", hungry)
+    directory, complete = run(add(Noisy, configure("batch=3")))
+    assert complete
+    assert len(rows(directory)) == 15
+
+
+def test_metrics_run_without_tf32_and_leave_the_methods_setting() -> None:
+    seen = []
+
+    def metric(e: Evaluation) -> torch.Tensor:
+        seen.append(torch.backends.cudnn.allow_tf32)
+        return torch.zeros(1, 1)
+
+    before = torch.backends.cudnn.allow_tf32
+    x = torch.zeros(1, 3, 16, 16)
+    evaluate({"any": metric}, Evaluation(x, x[..., ::4, ::4], x[:, None], Degradation(4, 16)))  # type: ignore[dict-item]
+    assert seen == [False]
+    assert torch.backends.cudnn.allow_tf32 == before
+
+
+def test_full_disk_keeps_what_is_done(configure: Configure, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import bench.run.store
+
+    real, count = os.fsync, iter(range(10**6))
+
+    def fsync(fd: int) -> None:
+        if next(count) > 12:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(fd)
+
+    monkeypatch.setattr(bench.run.store.os, "fsync", fsync)
+    with pytest.raises(BenchError, match="the disk is full"):
+        run(configure("limit=8", "save_images=0"))
+    monkeypatch.setattr(bench.run.store.os, "fsync", real)
+    kept = len(rows(RunDir(tmp_path / "run"), "bicubic", None))
+    assert 0 < kept < 8
+    assert not list((tmp_path / "run").rglob("*.tmp"))
+    assert run(configure("limit=8", "save_images=0"))[1]
+
+
+def test_two_runs_cannot_share_a_directory(configure: Configure) -> None:
+    config = configure()
+    with RunDir(config.out).lock(), pytest.raises(BenchError, match="Another run is working"):
+        run(config)
+
+
+def test_parts_together_give_the_whole(configure: Configure, add, tmp_path: Path) -> None:
+    whole, _ = run(add(Noisy, configure("limit=7", "batch=2")))
+    shared = [configure("limit=7", "batch=2", f"out={tmp_path / 'shared'}", f"shard={k}/3") for k in (2, 0, 1)]
+    counts = []
+    for config in shared:
+        directory, complete = run(add(Noisy, config))
+        assert complete
+        counts.append(rows(directory)["index"].nunique())
+    assert counts == [2, 5, 7]
+    assert not (tmp_path / "shared" / "cells" / "misfit_x8_tau0.8" / "timing.json").exists()
+    directory, _ = run(add(Noisy, configure("limit=7", "batch=2", f"out={tmp_path / 'shared'}")))
+    pd.testing.assert_frame_equal(rows(directory), rows(whole))
+
+
+def test_a_missing_part_is_measured_by_the_whole(configure: Configure, add) -> None:
+    run(add(Noisy, configure("limit=5", "shard=1/2")))
+    directory, complete = run(add(Noisy, configure("limit=5")))
+    assert complete
+    assert rows(directory)["index"].nunique() == 5
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "allowed"),
+    [("0/2", "1/2", True), ("0/2", "0/2", False), ("0/2", None, False), (None, "0/2", False), (None, None, False)],
+)
+def test_who_may_share_a_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: str | None, second: str | None, allowed: bool
+) -> None:
+    import bench.run.store
+
+    monkeypatch.setattr(bench.run.store, "PATIENCE", 0.05)
+    with RunDir(tmp_path, shard(first)).lock():
+        expectation = nullcontext() if allowed else pytest.raises(BenchError, match="Another run is working")
+        with expectation, RunDir(tmp_path, shard(second)).lock():
+            pass
+    with RunDir(tmp_path).lock():
+        pass
+
+
+@pytest.mark.parametrize("text", ["8/8", "1", "a/b", "-1/4", "1/0"])
+def test_a_wrong_part_is_one_sentence(configure: Configure, text: str) -> None:
+    with pytest.raises(BenchError, match="is no part: write 0/8"):
+        configure(f"shard='{text}'")
+
+
+@pytest.mark.parametrize("kills", [3])
+def test_sigkill_at_any_point_and_resume_give_the_same_tables(tmp_path: Path, kills: int) -> None:
+    settings = ["limit=40", "scale=[4,8]", "metrics=[psnr,ssim,brisque,apd_mse]", "device=cpu", "save_images=2"]
+
+    def command(out: Path) -> list[str]:
+        return [sys.executable, "-m", "bench", "run", *settings, f"out={out}"]
+
+    subprocess.run(command(tmp_path / "whole"), check=True, capture_output=True)
+    killed = tmp_path / "killed"
+    for k in range(kills):
+        process = subprocess.Popen(command(killed), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 60
+        while (
+            len(list(killed.rglob("*.samples.parquet"))) <= 3 * k
+            and process.poll() is None
+            and time.monotonic() < deadline
+        ):
+            time.sleep(0.01)
+        time.sleep(0.05 * k)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    subprocess.run(command(killed), check=True, capture_output=True)
+    for name in ("table.csv", "table.md", "table.tex", "differences.csv"):
+        assert (killed / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+    for name in ("samples", "images"):
+        for path in (tmp_path / "whole" / "cells").glob(f"*/{name}.parquet"):
+            other = killed / path.relative_to(tmp_path / "whole")
+            pd.testing.assert_frame_equal(pd.read_parquet(path), pd.read_parquet(other), check_exact=True)
+
+
+def test_ctrl_c_ends_with_130_and_keeps_rows(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "bench", "run", "limit=1000", "metrics=[psnr]", "device=cpu", f"out={out}"]
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in the background ignores it
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while not list(out.rglob("*.samples.parquet")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.strip().splitlines()[-1].startswith("bench: interrupted")
+    assert list(out.rglob("*.samples.parquet"))
+
+
+def test_memory_stays_flat(configure: Configure) -> None:
+    """Images are streamed: four times as many do not need more memory."""
+    import tracemalloc
+
+    peaks = []
+    for limit in (50, 200):
+        tracemalloc.start()
+        run(configure(f"limit={limit}", "save_images=0", f"out={configure().out}-{limit}"))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.5 * peaks[0] + 2**20
+
+
+def test_tables_need_no_model(configure: Configure, add) -> None:
+    directory, _ = run(add(Noisy, configure()))
+    methods._items.pop("misfit")
+    assert "Noisy" in write_tables(directory)
+
+
+def test_cells_of_earlier_starts_stay_in_the_table(configure: Configure, add) -> None:
+    run(configure())
+    directory, _ = run(add(Noisy, configure()))
+    text = write_tables(directory)
+    assert "Noisy" in text
+    assert "Bicubic" in text
+
+
+def test_wrong_weights_for_existing_rows_are_refused(configure: Configure, add, tmp_path: Path) -> None:
+    weights = tmp_path / "weights.bin"
+    weights.write_bytes(b"one")
+
+    class Weighted(Noisy):
+        def weights(self):
+            return [weights]
+
+    run(add(Weighted, configure("limit=1")))
+    weights.write_bytes(b"two")
+    directory, complete = run(add(Weighted, configure("limit=2")))
+    assert not complete
+    assert "another configuration" in directory.failures[0]["reason"]
+
+
+def test_operator_is_exact_for_every_image() -> None:
+    from bench.run.runner import observe
+
+    dataset = make_dataset({"name": "synthfaces"})
+    exact = Degradation(8, 64, dtype=torch.float64)
+    hr, y = observe(dataset, 0, exact)
+    assert hr.dtype == y.dtype == torch.float32
+    assert torch.equal((y * 255).round() / 255, y)
