@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from bench.errors import BenchError
 from bench.values import Shard, boolean, integer, items, number, plain, shard, whole
 
-FROZEN = ("dataset", "n", "seed", "quantise", "save_images", "metrics")
+FROZEN = ("dataset", "operator", "n", "seed", "quantise", "save_images", "metrics")
 """Keys that change every row: a run directory is made with one value of each."""
 
 
@@ -47,6 +47,7 @@ class RunConfig:
     taus: tuple[float, ...]
     n: int
     dataset: Mapping[str, Any]
+    operator: Mapping[str, Any]
     limit: int | None
     shard: Shard | None
     seed: int
@@ -61,6 +62,11 @@ class RunConfig:
     metrics: tuple[str, ...]
     timing: TimingConfig
 
+    @property
+    def sigma(self) -> float:
+        """Standard deviation of the operator's noise."""
+        return float(self.operator.get("sigma", 0.0))
+
     def record(self) -> dict[str, Any]:
         """Plain values, as written to ``config.yaml`` of the run directory."""
         return {
@@ -69,6 +75,7 @@ class RunConfig:
             "tau": list(self.taus),
             "n": self.n,
             "dataset": dict(self.dataset),
+            "operator": dict(self.operator),
             "limit": self.limit,
             "seed": self.seed,
             "device": self.device,
@@ -110,6 +117,7 @@ def read_config(cfg: DictConfig) -> RunConfig:
         taus=tuple(dict.fromkeys(number(t, "tau", 0, 1) for t in items(raw["tau"], "tau"))),
         n=integer(raw, "n", 1),
         dataset=raw["dataset"],
+        operator=raw["operator"],
         limit=None if raw["limit"] is None else integer(raw, "limit", 1),
         shard=shard(raw["shard"]),
         seed=integer(raw, "seed", 0),

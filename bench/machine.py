@@ -6,15 +6,12 @@ import ctypes
 import gc
 import platform
 import subprocess
-from collections.abc import Iterable
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
-
-from bench.files import sha256
 
 PACKAGES = (
     "diverse-sr-bench", "torch", "torchvision", "numpy", "scipy", "pandas", "hydra-core",
@@ -63,14 +60,6 @@ def git_state() -> dict[str, Any] | None:
         return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--untracked-files=no"))}
     except (OSError, subprocess.SubprocessError):
         return None
-
-
-def file_hashes(paths: Iterable[Path]) -> dict[str, str]:
-    """File name to sha256."""
-    hashes = {}
-    for path in paths:
-        hashes[path.name] = sha256(path)
-    return hashes
 
 
 def _version(package: str) -> str | None:

@@ -1,46 +1,104 @@
-"""What most methods do around their networks: check options, find a scale's file, go through rows in pieces, finish."""
+"""What methods with a network share: options of computing, files of weights, pieces of the work, finishing."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from torch import Tensor
+from pydantic import BeforeValidator, Field
 
-from bench.degradation import Degradation
+from bench.contract import Method
 from bench.errors import BenchError
+from bench.settings import Settings, as_text
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+__all__ = ["Compute", "NetworkMethod", "Settings", "check_scale", "pieces"]
+
+UNTUNED = 4
+"""Rows together where `rows` is "auto" and nothing has been measured."""
 
 
-def check_option(name: str, value: object, options: Collection[object]) -> None:
-    """Raise BenchError for a value that is not one of the options."""
-    if value not in options:
-        raise BenchError(f"{name}={value} is not one of {', '.join(map(str, options))}.")
+class Compute(Settings):
+    """How a network computes; nothing of it changes results but by rounding.
+
+    Attributes:
+        rows: samples that go through the network together; "auto" takes what is fastest on this device and fits,
+            measured once for a run directory.
+        precision: "32", or "bf16" for the network's convolutions and products.
+        channels_last: memory format of the network.
+        compile: mode of torch.compile ("default"; "reduce-overhead" adds CUDA graphs), None for none.
+        checkpointing: compute activations twice instead of keeping them, where a sampler needs gradients.
+
+    """
+
+    rows: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    precision: Annotated[Literal["32", "bf16"], BeforeValidator(as_text)] = "32"
+    channels_last: bool = False
+    compile: Literal["default", "reduce-overhead"] | None = None
+    checkpointing: bool = False
 
 
-def check_range(name: str, value: int, low: int, high: int | None = None) -> None:
-    """Raise BenchError for a number outside of `low` to `high` (None: no upper bound)."""
-    if value < low or (high is not None and value > high):
-        allowed = f"must be at least {low}" if high is None else f"is outside of {low} to {high}"
-        raise BenchError(f"{name}={value} {allowed}.")
+class NetworkMethod(Method):
+    """A method with networks whose weights are in files.
 
+    Args:
+        compute: options of computing.
+        project: whether samples are made consistent with y.
 
-def check_size(degradation: Degradation, size: int) -> None:
-    """Raise BenchError where a network makes images of another size than the dataset has."""
-    if degradation.size != size:
-        raise BenchError(
-            f"This network makes images of {size} pixels, the dataset has {degradation.size}: "
-            f"add dataset.size={size}, or use another network."
-        )
+    """
 
+    loaded: Mapping[str, Path] = {}
+    """Files that `load` read, by role."""
 
-def file_of_scale(files: Mapping[str, str | None], scale: int, method: str, key: str = "weights") -> str:
-    """Return the file that a setting "x4", "x8" to file names for a scale; BenchError where it names none."""
-    file = files.get(f"x{scale}")
-    if file is None:
-        raise BenchError(
-            f"{method} has no weights for x{scale}: train them with python -m bench train method={method} "
-            f"scale={scale} and give the file as {key}.x{scale}."
-        )
-    return file
+    def __init__(self, compute: Compute = Compute(), project: bool = False) -> None:  # noqa: B008 -- it is frozen
+        self.compute = compute
+        self.project = project
+        self.rows = UNTUNED if compute.rows == "auto" else compute.rows
+
+    def files(self) -> Mapping[str, Path]:
+        """What `load` read, by role."""
+        return self.loaded
+
+    def place(self, module: nn.Module, compiled: Callable[[Any, str], None] | None = None) -> Any:
+        """Move a network to the device, ready for sampling, in the memory format asked for; compile it if asked.
+
+        Args:
+            module: the network.
+            compiled: compiles it in a mode; None for the module as a whole.
+
+        """
+        import torch
+
+        module.eval().requires_grad_(False).to(self.device)
+        if self.compute.channels_last:
+            module.to(memory_format=torch.channels_last)
+        if self.compute.compile:
+            if compiled is None:
+                module.compile(mode=self.compute.compile)
+            else:
+                compiled(module, self.compute.compile)
+        return module
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The precision asked for."""
+        import torch
+
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.compute.precision == "bf16")
+
+    def pieces(self, count: int) -> Iterator[slice]:
+        """Slices of `rows` rows that cover `count`."""
+        return pieces(count, self.rows)
+
+    def finish(self, x: Tensor, y: Tensor) -> Tensor:
+        """Samples [B * n, 3, H, W] or [B, n, 3, H, W] as float32 images in range, consistent with y if asked."""
+        x = x.float()
+        if x.dim() == 4:
+            x = x.unflatten(0, (len(y), -1))
+        return self.operator.consistent(x, y[:, None]) if self.project else self.operator.clip(x)
 
 
 def pieces(count: int, size: int) -> Iterator[slice]:
@@ -48,6 +106,17 @@ def pieces(count: int, size: int) -> Iterator[slice]:
     return (slice(first, min(first + size, count)) for first in range(0, count, size))
 
 
-def finish(x: Tensor, y: Tensor, degradation: Degradation, project: bool) -> Tensor:
-    """Samples [B, n, 3, H, H] as images in [0, 1], consistent with y [B, 3, h, h] if `project`."""
-    return degradation.consistent(x, y[:, None]) if project else x.clamp(0, 1)
+def check_scale(files: Mapping[str, Any], scale: int, method: str, key: str) -> Any:
+    """Return what a setting "x4", "x8" to values has for a scale.
+
+    Raises:
+        BenchError: it has nothing.
+
+    """
+    found = files.get(f"x{scale}")
+    if found is None:
+        raise BenchError(
+            f"{method} has no {key} for x{scale}: train it with python -m bench train method={method} scale={scale} "
+            f"and give {key}.x{scale}."
+        )
+    return found

@@ -1,11 +1,12 @@
-"""One registry for methods, metrics and datasets.
+"""One registry for methods, metrics, datasets, operators and what is trained.
 
 Register with the decorator, in one file::
 
-    from bench.contract import Method, register_method
+    from bench.contract import Facts, Method, register_method
 
     @register_method("mine")
-    class Mine(Method): ...
+    class Mine(Method):
+        facts = Facts(title="Mine")
 
 A name is looked up, in this order, among what is registered already, in the module of the same name in the
 registry's package (``methods/mine.py``), and among the entry points that installed packages declare::
@@ -13,35 +14,57 @@ registry's package (``methods/mine.py``), and among the entry points that instal
     [project.entry-points."bench.methods"]
     mine = "mypackage.mine"
 
-Importing the entry point's module must run the decorator. Nothing is imported before it is asked for, so that a
-method with heavy dependencies costs nothing to the others.
+Importing the entry point's module must run the decorator. Nothing is imported before it is used: names and facts are
+read from the source where both are literals, as above, so that listing costs neither time nor heavy dependencies.
 """
 
 from __future__ import annotations
 
+import ast
 import importlib
 import importlib.util
 import pkgutil
+import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from bench.errors import BenchError, near_matches
 
 T = TypeVar("T")
 
 
-class Registry(Generic[T]):
-    """Names to classes of one kind (`kind` is the word used in messages)."""
+@dataclass(frozen=True)
+class Declaration:
+    """A class with a registering decorator, as read from its source.
 
-    def __init__(self, kind: str, package: str, group: str):
+    Attributes:
+        registrar: name of the decorator, as "register_method".
+        name: the registered name.
+        facts: keyword arguments of its facts; None where they are no literals.
+
+    """
+
+    registrar: str
+    name: str
+    facts: dict[str, Any] | None
+
+
+class Registry(Generic[T]):
+    """Names to classes of one kind (`kind` is the word used in messages, `facts` the class of what they declare)."""
+
+    def __init__(self, kind: str, package: str, group: str, facts: type | None = None, registrar: str = ""):
         self.kind = kind
+        self.registrar = registrar or f"register_{kind}"
         self.package = package
         self.group = group
+        self.facts_class = facts
         self._items: dict[str, type[T]] = {}
         self.broken: dict[str, str] = {}
-        """Plugins that could not be imported: name to reason."""
+        """Plugins that cannot be imported: name to reason."""
 
     def register(self, name: str) -> Callable[[type[T]], type[T]]:
         """Class decorator; raises BenchError if another class has the name already."""
@@ -52,6 +75,7 @@ class Registry(Generic[T]):
                 raise BenchError(
                     f"Two {self.kind}s are called '{name}' ({other.__module__} and {cls.__module__}): rename one."
                 )
+            cls.name = name  # type: ignore[attr-defined]
             self._items[name] = cls
             return cls
 
@@ -63,22 +87,48 @@ class Registry(Generic[T]):
             self._import(name)
         if name not in self._items:
             known = self.names()
-            if name not in self._items:
-                why = f" It is there but could not be imported: {self.broken[name]}." if name in self.broken else ""
-                raise BenchError(f"There is no {self.kind} '{name}'.{why or near_matches(name, known)}")
+            why = f" It is there but could not be imported: {self.broken[name]}." if name in self.broken else ""
+            raise BenchError(f"There is no {self.kind} '{name}'.{why or near_matches(name, known)}")
         return self._items[name]
 
-    def names(self) -> list[str]:
-        """Import everything that can be found and return all names, sorted."""
-        for module in self._modules():
-            self._try(module, f"{self.package}.{module}")
-        for point in self._points():
-            self._try(point.name, point.value.partition(":")[0])
-        return sorted(self._items)
+    def facts(self, name: str) -> Any:
+        """What `name` declares, without importing its module where the source tells; BenchError where there is none."""
+        if name not in self._items and self.facts_class is not None:
+            found = self._declared().get(name)
+            if found is not None and found.facts is not None:
+                return self.facts_class(**found.facts)
+        return self.get(name).facts  # type: ignore[attr-defined]
 
-    def _modules(self) -> Iterator[str]:
+    def names(self) -> list[str]:
+        """All names, sorted; `broken` has those of plugins that cannot be imported."""
+        return sorted({*self._items, *self._declared()})
+
+    def _declared(self) -> dict[str, Declaration]:
+        """Declarations of all modules that can be found; what the source does not tell is imported."""
+        found: dict[str, Declaration] = {}
+        for name, module, ours in self._modules():
+            try:
+                source = read_source(module)
+            except (OSError, SyntaxError, ValueError) as error:
+                self.broken[name] = f"{type(error).__name__}: {error}"
+                continue
+            if not ours and (missing := source.missing()):
+                self.broken[name] = f"ModuleNotFoundError: No module named '{missing}'"
+                continue
+            mine = [d for d in source.declarations if d.registrar == self.registrar]
+            if source.unclear(self.registrar) and module not in sys.modules:
+                self._try(name, module)
+            found |= {d.name: d for d in mine}
+        return found
+
+    def _modules(self) -> Iterator[tuple[str, str, bool]]:
+        """Names, modules, and whether they belong to the registry's package."""
         package = importlib.import_module(self.package)
-        yield from (m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_"))
+        for m in pkgutil.iter_modules(package.__path__):
+            if not m.name.startswith("_"):
+                yield m.name, f"{self.package}.{m.name}", True
+        for point in self._points():
+            yield point.name, point.value.partition(":")[0], False
 
     def _points(self) -> tuple[EntryPoint, ...]:
         return tuple(entry_points(group=self.group))
@@ -86,9 +136,13 @@ class Registry(Generic[T]):
     def _import(self, name: str) -> None:
         if name.isidentifier() and importlib.util.find_spec(f"{self.package}.{name}") is not None:
             self._try(name, f"{self.package}.{name}")
-        for point in self._points():
-            if point.name == name:
-                self._try(name, point.value.partition(":")[0])
+        if name in self._items:
+            return
+        for other, module, _ in self._modules():
+            if other == name or any(
+                d.name == name and d.registrar == self.registrar for d in _declarations_or_none(module)
+            ):
+                self._try(name, module)
 
     def _try(self, name: str, module: str) -> None:
         try:
@@ -97,16 +151,116 @@ class Registry(Generic[T]):
             self.broken[name] = f"{type(error).__name__}: {error}"
 
 
+@dataclass(frozen=True)
+class Source:
+    """What the text of a module, or of all modules of a package, tells.
+
+    Attributes:
+        declarations: registered classes.
+        imported: top-level packages that it imports at once.
+        calls: how often each registering decorator is called, on whatever.
+
+    """
+
+    declarations: tuple[Declaration, ...]
+    imported: tuple[str, ...]
+    calls: dict[str, int]
+
+    def unclear(self, registrar: str) -> bool:
+        """Whether something is registered that the text does not name."""
+        named = sum(d.registrar == registrar for d in self.declarations)
+        return self.calls.get(registrar, 0) > named or "register" in self.calls
+
+    def missing(self) -> str | None:
+        """The first package that it imports and that is not installed."""
+        return next((m for m in self.imported if m not in sys.modules and importlib.util.find_spec(m) is None), None)
+
+
+def _declarations_or_none(module: str) -> tuple[Declaration, ...]:
+    try:
+        return read_source(module).declarations
+    except (OSError, SyntaxError, ValueError):
+        return ()
+
+
+@lru_cache
+def read_source(module: str) -> Source:
+    """Read a module's text without importing it.
+
+    Raises:
+        ValueError: there is no such module.
+        SyntaxError: it is no Python.
+
+    """
+    declarations: list[Declaration] = []
+    imported: list[str] = []
+    calls: dict[str, int] = {}
+    for path in _files(module):
+        tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
+        for node in tree.body:
+            if isinstance(node, ast.Import):
+                imported += [a.name.partition(".")[0] for a in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                imported.append(node.module.partition(".")[0])
+        for part in ast.walk(tree):
+            if isinstance(part, ast.Call) and (name := _called(part)).startswith("register"):
+                calls[name] = calls.get(name, 0) + 1
+            if isinstance(part, ast.ClassDef):
+                declarations += _of_class(part)
+    return Source(tuple(declarations), tuple(dict.fromkeys(imported)), calls)
+
+
+def _files(module: str) -> list[Path]:
+    """The files of a module, or of a whole package."""
+    root, *rest = module.split(".")
+    spec = importlib.util.find_spec(root)  # a top-level name is found without running anything
+    if spec is None:
+        raise ValueError(f"No module named '{root}'")
+    folders = [Path(p) for p in spec.submodule_search_locations or []]
+    if not folders:
+        return [Path(str(spec.origin))]
+    for folder in folders:
+        path = folder.joinpath(*rest)
+        if path.with_suffix(".py").is_file() and rest:
+            return [path.with_suffix(".py")]
+        if (path / "__init__.py").is_file():
+            return sorted(path.glob("*.py"))
+    raise ValueError(f"No module named '{module}'")
+
+
+def _called(node: ast.Call) -> str:
+    return node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
+
+
+def _of_class(node: ast.ClassDef) -> Iterator[Declaration]:
+    facts: dict[str, Any] | None = None
+    for statement in node.body:
+        if (
+            isinstance(statement, ast.Assign)
+            and any(isinstance(t, ast.Name) and t.id == "facts" for t in statement.targets)
+            and isinstance(statement.value, ast.Call)
+        ):
+            try:
+                if statement.value.args:
+                    raise ValueError("positional")
+                facts = {str(k.arg): ast.literal_eval(k.value) for k in statement.value.keywords}
+            except ValueError:
+                facts = None
+    for decorator in node.decorator_list:
+        if isinstance(decorator, ast.Call) and _called(decorator).startswith("register_") and decorator.args:
+            name = decorator.args[0]
+            if isinstance(name, ast.Constant) and isinstance(name.value, str):
+                yield Declaration(_called(decorator), name.value, facts)
+
+
 def plugin_config_dirs(group: str) -> list[str]:
     """Folders ``configs`` beside the modules of a group's entry points: where third parties keep their yaml files."""
     folders = []
     for point in entry_points(group=group):
         try:
-            spec = importlib.util.find_spec(point.value.partition(":")[0])
+            folder = _files(point.value.partition(":")[0])[0].parent / "configs"
         except (ImportError, ValueError):  # its import error is reported when the method is asked for
             continue
-        if spec is not None and spec.origin:
-            folder = Path(spec.origin).parent / "configs"
-            if folder.is_dir():
-                folders.append(str(folder))
+        if folder.is_dir():
+            folders.append(str(folder))
     return sorted(set(folders))

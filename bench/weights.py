@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -318,19 +318,47 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def fill_module(module: nn.Module, state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: Path) -> None:
-    """Copy the tensors named in `wanted` (part of the module's state dict) from `state`, read from `path`.
+def load_weights(
+    module: nn.Module,
+    name: str | Path,
+    *,
+    shipped: Path,
+    rename: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict,
+    part: Callable[[str], bool] = lambda name: True,
+) -> Path:
+    """Read a file of weights into a module.
+
+    Args:
+        module: its whole state dict is what the file's format knows.
+        name: path, or a bare file name that is looked for (:func:`find_weights`).
+        shipped: folder of the weights that come with the method.
+        rename: translates the file's names, of whatever format it is, into the module's; what it leaves out counts as
+            known.
+        part: chooses, by name, what is to be loaded; the file may hold the rest too.
+
+    Returns:
+        the file.
 
     Raises:
-        BenchError: names or shapes do not fit; the sentence names the first.
+        BenchError: missing, truncated, or names or shapes that do not fit; the sentence names the first. A name that
+            the module does not have is an error: weights of another shape would lose it silently.
 
     """
-    missing = sorted(set(wanted) - set(state))
-    if missing:
+    path = find_weights(name, shipped)
+    state = rename(read_tensors(path))
+    known = module.state_dict()
+    wanted = {n: p for n, p in known.items() if part(n)}
+    if missing := sorted(set(wanted) - set(state)):
         raise BenchError(f"{path} does not fit the network: it has no {missing[0]} ({len(missing)} missing).")
-    for name, p in wanted.items():
-        if p.shape != state[name].shape:
+    if unused := sorted(set(state) - set(known)):
+        raise BenchError(
+            f"{path} does not fit the network: nothing takes its {unused[0]} ({len(unused)} left over). "
+            "Change the network's settings to those of the file."
+        )
+    for n, p in wanted.items():
+        if p.shape != state[n].shape:
             raise BenchError(
-                f"{path} does not fit the network: {name} is {list(state[name].shape)}, expected {list(p.shape)}."
+                f"{path} does not fit the network: {n} is {list(state[n].shape)}, expected {list(p.shape)}."
             )
-    module.load_state_dict({name: state[name] for name in wanted}, strict=False)
+    module.load_state_dict({n: state[n] for n in wanted}, strict=False)
+    return path

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from bench.contract import Degradation, Facts, Method, Noise, register_method
+from bench.contract import Facts, Method, Noise, register_method
+from bench.operators.bicubic import enlarge
 
 
 @register_method("bicubic")
@@ -20,11 +20,7 @@ class Bicubic(Method):
         citation="R. Keys, Cubic convolution interpolation for digital image processing, IEEE TASSP 1981",
     )
 
-    def prepare(self, degradation: Degradation, device: torch.device) -> None:
-        """Keep the operator; there is nothing to load."""
-        self.degradation = degradation
-
-    def sample(self, y: Tensor, n: int, tau: float | None, noise: Noise) -> Tensor:
+    def draw(self, y: Tensor, n: int, tau: float | None, noise: Noise) -> Tensor:
         """Enlarge and repeat `n` times."""
-        x = self.degradation.up(y).clamp(0, 1)
+        x = self.operator.clip(enlarge(y, self.operator.size))
         return x[:, None].expand(-1, n, -1, -1, -1).contiguous()

@@ -17,8 +17,9 @@ from tabulate import tabulate
 from bench.config import read_config
 from bench.contract import Noise
 from bench.data import make_dataset
-from bench.degradation import Degradation, quantise
 from bench.metrics import Evaluation, load_metrics
+from bench.operators import quantise
+from bench.operators.bicubic import Bicubic
 from bench.run.runner import make_method, observe
 
 METRICS = ("psnr", "lr_psnr", "stlpips_alex")
@@ -34,8 +35,8 @@ def main() -> None:
     metrics = load_metrics(METRICS, "cpu")
     lines = []
     for scale in (4, 8):
-        degradation = Degradation(scale, 64)
-        exact = Degradation(scale, 64, dtype=torch.float64)
+        degradation = Bicubic(64, scale)
+        exact = Bicubic(64, scale, dtype=torch.float64)
         loaded = [observe(dataset, i, exact) for i in range(arguments.images)]
         hr, y = (torch.stack(part) for part in zip(*loaded, strict=True))
         for project in (False, True):

@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench.degradation import Degradation
-from methods.dps.sampler import make_scheduler, posterior_sample
-from methods.dps.schedule import TRAIN_STEPS
-from methods.dps.unet import Prior, UnetConfig, from_guided_diffusion
+from bench.operators.bicubic import Bicubic
+from methods.diffusion.schedule import TRAIN_STEPS
+from methods.diffusion.unet import Prior, UnetConfig, from_guided_diffusion
+from methods.dps import make_scheduler, posterior_sample
 from scripts.side_by_side import compare_speed, error
 
 SMALL = UnetConfig(size=32, channels=32, multipliers=(1, 2, 2), blocks=1, attention=(16,), head_channels=16)
@@ -71,7 +71,7 @@ def main() -> None:
     with torch.no_grad():
         print(f"U-Net {arguments.size}: {error(ours(x, t), theirs(x, t)):.1e}")
 
-    degradation = Degradation(4, config.size)
+    degradation = Bicubic(config.size, 4)
     y = degradation.observe(torch.rand(1, 3, config.size, config.size, generator=torch.Generator().manual_seed(1)))
     sampler = create_sampler(
         "ddpm", TRAIN_STEPS, "linear", "epsilon", "learned_range", False, True, False, str(arguments.steps)
@@ -80,7 +80,7 @@ def main() -> None:
     real = torch.randn_like
 
     def condition(x_t: Tensor, measurement: Tensor, noisy_measurement: Tensor, x_prev: Tensor, x_0_hat: Tensor) -> Any:
-        distance = torch.linalg.norm(measurement - degradation.down(x_0_hat))
+        distance = torch.linalg.norm(measurement - degradation.forward(x_0_hat))
         return x_t - 0.3 * torch.autograd.grad(distance, x_prev)[0], distance
 
     def drawn(like: Tensor) -> Tensor:

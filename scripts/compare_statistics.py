@@ -15,8 +15,9 @@ import numpy as np
 import torch
 
 from bench.data import make_dataset
-from bench.degradation import Degradation, quantise
 from bench.metrics.brisque import brisque
+from bench.operators import quantise
+from bench.operators.bicubic import Bicubic
 
 
 def spectrum_slope(images: torch.Tensor) -> float:
@@ -55,7 +56,7 @@ def main() -> None:
     print(f"{'size':>4} {'images':>11} {'slope':>7} {'BRISQUE':>8} {'mean':>6} {'std':>6}")
     for size in (64, 256):
         rendered = load({"name": "synthfaces", "split": "train", "size": size}, arguments.count)
-        shrunk = photographs if size == 256 else quantise(Degradation(256 // size, 256).down(photographs))
+        shrunk = photographs if size == 256 else quantise(Bicubic(256, 256 // size).forward(photographs))
         for name, images in (("photographs", shrunk), ("synthfaces", rendered)):
             quality = torch.cat([brisque(x) for x in images.split(16)]).nanmean()
             print(

@@ -19,9 +19,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from bench import cli
-from methods.cvdvae.training import low_config, vdvae_config
-from methods.cvdvae.vdvae import Vdvae
-from methods.dps.unet import Prior, UnetConfig
+from methods.cvdvae.vdvae import LowResolutionConfig, Vdvae, VdvaeConfig
+from methods.diffusion.unet import Prior, UnetConfig
 from methods.hcflow.flow import Hcflow
 from methods.hcflow.method import flow_config
 from methods.sr3.unet import Sr3Config, Sr3Unet
@@ -45,7 +44,8 @@ def write_weights(folder: Path) -> list[str]:
         words.append(f"methods.{setting}={path}")
 
     for scale in ("x4", "x8"):
-        model = Vdvae(vdvae_config(cfg["cvdvae_ffhq256"]["prior"]), low_config(cfg["cvdvae_ffhq256"]["low"][scale]))
+        c = cfg["cvdvae_ffhq256"]
+        model = Vdvae(VdvaeConfig(**c["prior"]), LowResolutionConfig(**c["low"][scale]))
         fill(model)  # PyTorch's initialisation overflows at this depth
         write(f"cvdvae_{scale}", f"cvdvae_ffhq256.low_weights.{scale}", model)
         write(

@@ -29,8 +29,8 @@ from torch import Tensor
 from bench.config import MethodConfig, RunConfig, read_config
 from bench.contract import Noise
 from bench.data import make_dataset
-from bench.degradation import Degradation
 from bench.machine import keep_freed_memory, release_memory
+from bench.operators.bicubic import Bicubic
 from bench.run.runner import make_method, observe
 from scripts.random_weights import write_weights
 
@@ -62,8 +62,8 @@ class Task:
         self.tau, self.n, self.seed = config.taus[0], config.n, config.seed
         dataset = make_dataset(config.dataset)
         scale = config.scales[0]
-        self.degradation = Degradation(scale, dataset.size, self.device)
-        _, y = observe(dataset, 0, Degradation(scale, dataset.size, dtype=torch.float64))
+        self.degradation = Bicubic(dataset.size, scale, device=self.device)
+        _, y = observe(dataset, 0, Bicubic(dataset.size, scale, dtype=torch.float64))
         self.y = y[None].to(self.device)
 
     def draw(self, settings: Mapping[str, Any], repeats: int) -> tuple[Tensor, float, float]:

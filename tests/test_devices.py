@@ -16,11 +16,12 @@ from hydra import compose, initialize_config_module
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from bench.config import RunConfig
-from bench.contract import Noise, trainables
-from bench.degradation import Degradation
+from bench.contract import Noise
 from bench.metrics import Evaluation, load_metrics
+from bench.operators.bicubic import Bicubic
 from bench.run.runner import make_method
 from bench.training.config import read_training
+from bench.training.trainable import trainables
 
 GPU = torch.device("cuda", 0)
 METRICS = ["stlpips_alex", "brisque", "apd_mse", "apd_stlpips_alex", "diversity_stlpips_alex"]  # piq looks at values
@@ -73,7 +74,7 @@ def test_methods(
     module = importlib.import_module(type(method).__module__)
     monkeypatch.setattr(module, "load_weights", lambda *_, **__: Path("none"), raising=False)
     request.getfixturevalue("pretend")
-    degradation = Degradation(scale, 64, GPU)
+    degradation = Bicubic(64, scale, device=GPU)
     method.prepare(degradation, GPU)
     y = torch.rand(2, 3, 64 // scale, 64 // scale, device=GPU)
     n = 1 if method.facts.deterministic else 3
@@ -89,7 +90,7 @@ def test_training(name: str, request: pytest.FixtureRequest) -> None:
     request.getfixturevalue("pretend")
     module.to(GPU)
     x = torch.rand(2, 3, 64, 64, device=GPU)
-    y = Degradation(8, 64, GPU).observe(x) if module.scaled else None
+    y = Bicubic(64, 8, device=GPU).observe(x) if module.scaled else None
     module.initialise(x, y, GpuNoise())  # type: ignore[arg-type]
     assert {v.device for v in module(x, y, GpuNoise()).values()} == {GPU}  # type: ignore[arg-type]
 
@@ -101,7 +102,7 @@ def test_metrics(request: pytest.FixtureRequest) -> None:
             metric.net = copy.deepcopy(metric.net)
     request.getfixturevalue("pretend")
     x = torch.rand(2, 3, 64, 64, device=GPU)
-    degradation = Degradation(8, 64, GPU)
+    degradation = Bicubic(64, 8, device=GPU)
     e = Evaluation(x, degradation.observe(x), torch.rand(2, 3, 3, 64, 64, device=GPU), degradation)
     for name, metric in loaded.items():
         if hasattr(metric, "net"):

@@ -63,7 +63,7 @@ class Dataset(ABC):
         return {}
 
 
-datasets: Registry[Dataset] = Registry("dataset", package="bench.data", group="bench.datasets")
+datasets: Registry[Dataset] = Registry("dataset", package="bench.data", group="bench.datasets", facts=DataFacts)
 register_dataset = datasets.register
 
 

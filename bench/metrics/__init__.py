@@ -21,8 +21,8 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from bench.degradation import Degradation
 from bench.errors import BenchError, near_matches
+from bench.operators import Operator
 from bench.registry import Registry
 
 Domain = Literal["sample", "pair", "image", "timing"]
@@ -67,7 +67,7 @@ class Evaluation:
         hr: float32 [B, 3, H, H] in [0, 1].
         y: float32 [B, 3, h, h] in [0, 1], the 8-bit observation.
         samples: float32 [B, n, 3, H, H] in [0, 1].
-        degradation: the operator that made y.
+        operator: what made y.
         deterministic: whether all samples of an image are equal by design, so that one stands for all.
 
     """
@@ -75,7 +75,7 @@ class Evaluation:
     hr: Tensor
     y: Tensor
     samples: Tensor
-    degradation: Degradation
+    operator: Operator
     deterministic: bool = False
     _shared: dict[str, Any] = field(default_factory=dict)
 
@@ -122,7 +122,7 @@ class Metric(ABC):
         """Return [B, n], [B, pairs] or [B] by the domain; NaN where the metric is undefined for an image."""
 
 
-metrics: Registry[Metric] = Registry("metric", package="bench.metrics", group="bench.metrics")
+metrics: Registry[Metric] = Registry("metric", package="bench.metrics", group="bench.metrics", facts=MetricFacts)
 register_metric = metrics.register
 
 PERCEPTUAL = ("lpips_alex", "lpips_vgg", "stlpips_alex", "stlpips_vgg")
@@ -135,7 +135,8 @@ def metric_facts(name: str) -> MetricFacts:
         from bench.metrics.iqa import iqa_facts
 
         return iqa_facts(name.removeprefix("pyiqa:"))
-    return metrics.get(name).facts
+    facts: MetricFacts = metrics.facts(name)
+    return facts
 
 
 def column(name: str) -> str:
@@ -151,7 +152,7 @@ def load_metrics(names: Iterable[str], device: torch.device | str) -> dict[str, 
             from bench.metrics.iqa import IqaMetric
 
             loaded[name] = IqaMetric(name.removeprefix("pyiqa:"), device)
-        elif metrics.get(name).facts.domain != "timing":
+        elif metric_facts(name).domain != "timing":
             loaded[name] = metrics.get(name)(device)
     return loaded
 

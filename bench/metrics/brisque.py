@@ -18,8 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.degradation import resize_matrix
 from bench.metrics import Evaluation, Metric, MetricFacts, register_metric
+from bench.operators.bicubic import resize_matrix
 
 SHIFTS = ((0, 1), (1, 0), (1, 1), (-1, 1))
 

@@ -63,6 +63,6 @@ class LrPsnr(Metric):
 
     def __call__(self, e: Evaluation) -> Tensor:
         """[B, n] in dB."""
-        low = e.degradation.down(e.flat).clamp(0, 1)  # the kernel may overshoot [0, 1], which piq refuses
+        low = e.operator.forward(e.flat).clamp(0, 1)  # the kernel may overshoot [0, 1], which piq refuses
         y = e.y.repeat_interleave(e.samples.shape[1], 0)
         return e.per_sample(piq.psnr(low, y, data_range=1.0, reduction="none"))

@@ -18,12 +18,13 @@ from bench import weights
 from bench.config import MethodConfig, RunConfig
 from bench.contract import Noise, methods
 from bench.data import Dataset
-from bench.degradation import Degradation
 from bench.errors import BenchError
 from bench.machine import is_out_of_memory, keep_freed_memory, release_memory
 from bench.metrics import Evaluation, load_metrics
+from bench.operators import make_operator
 from bench.paper.tables import Entry
-from bench.run.runner import evaluate, make_method, observe
+from bench.run.draw import observe
+from bench.run.runner import evaluate, make_method
 from bench.run.store import CellKey, RunDir
 from bench.run.timing import time_once
 
@@ -84,9 +85,9 @@ def describe_checkpoint(checkpoint: weights.Checkpoint) -> str:
 
 def probe(config: MethodConfig, scale: int, dataset: Dataset, run: RunConfig) -> Probe:
     """Prepare a method and time a sample; an iterative one with few steps, from which all are extrapolated."""
-    facts = methods.get(config.name).facts
-    if facts.scales is not None and scale not in facts.scales:
-        return Probe(config, scale, float("nan"), f"it does x{' and x'.join(map(str, facts.scales))} only.")
+    facts = methods.facts(config.name)
+    if reason := facts.refuses(str(run.operator["name"]), scale, run.sigma):
+        return Probe(config, scale, float("nan"), f"{reason}.")
     device = torch.device(run.device)
     keep_freed_memory()
     try:
@@ -95,9 +96,9 @@ def probe(config: MethodConfig, scale: int, dataset: Dataset, run: RunConfig) ->
         if "steps" in inspect.signature(methods.get(config.name)).parameters and evaluations > PROBE_STEPS:
             short = replace(config, parameters={**config.parameters, "steps": PROBE_STEPS})
         method = make_method(short)
-        degradation = Degradation(scale, dataset.size, device)
-        method.prepare(degradation, device)
-        y = observe(dataset, 0, Degradation(scale, dataset.size, dtype=torch.float64))[1][None].to(device)
+        operator = make_operator(run.operator, scale, dataset.size)
+        method.prepare(operator, device)
+        y = observe(dataset, 0, operator.to("cpu", torch.float64), run.seed)[1][None].to(device)
         tau = run.taus[0] if facts.uses_tau else None
         seconds = min(time_once(method, y, tau, run.seed) for _ in range(2))
         return Probe(config, scale, seconds * max(evaluations, 1) / max(method.evaluations, 1))
@@ -116,10 +117,10 @@ def metric_seconds(names: Sequence[str], scale: int, dataset: Dataset, run: RunC
     """Seconds that the metrics of one image with all its samples take."""
     device = torch.device(run.device)
     loaded = load_metrics(names, device)
-    degradation = Degradation(scale, dataset.size, device)
-    hr, y = (t[None].to(device) for t in observe(dataset, 0, Degradation(scale, dataset.size, dtype=torch.float64)))
+    operator = make_operator(run.operator, scale, dataset.size, device)
+    hr, y = (t[None].to(device) for t in observe(dataset, 0, operator.to("cpu", torch.float64), run.seed))
     noise = Noise(0, ["probe"], range(run.n), device).normal(*hr.shape[1:])
-    e = Evaluation(hr, y, (hr[:, None] + 0.1 * noise).clamp(0, 1), degradation)
+    e = Evaluation(hr, y, (hr[:, None] + 0.1 * noise).clamp(0, 1), operator)
     evaluate(loaded, e)
     begun = time.perf_counter()
     evaluate(loaded, e)
@@ -157,7 +158,7 @@ def estimate(
         if e.reason is not None:
             continue
         missing = count - len(directory.cell(e.key).done() & set(range(count)))
-        n = 1 if methods.get(e.method).facts.deterministic else run.n
+        n = 1 if methods.facts(e.method).deterministic else run.n
         samples[e.key] = missing * n
         one = speed[e.key.label, e.key.scale]
         seconds[e.key] = missing * (n * one + metrics[e.key.scale] * (n / run.n))

@@ -207,7 +207,7 @@ def _entries(r: Reproduction, name: str, probes: Sequence[plan.Probe]) -> list[E
     """Lines of a table: all methods at one temperature, or one method at several."""
     entries = []
     for p in probes:
-        facts = methods.get(p.config.name).facts
+        facts = methods.facts(p.config.name)
         if name == "table2" and p.config.label != r.reference:
             continue
         taus = r.table2_taus if name == "table2" else (r.table1_tau,)
@@ -289,7 +289,7 @@ def _picture_rows(
     rows = []
     for index in indices[:1] if name == "figure5" else indices:
         for p in probes:
-            facts = methods.get(p.config.name).facts
+            facts = methods.facts(p.config.name)
             if p.reason or scale not in (None, p.scale) or (one_method and p.config.label != r.reference):
                 continue
             taus: tuple[float | None, ...] = r.figure5_taus if name == "figure5" else (r.table1_tau,)

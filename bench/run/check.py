@@ -15,13 +15,14 @@ import torch
 from torch import Tensor
 
 from bench.config import RunConfig
-from bench.contract import Method, Noise
+from bench.contract import TOLERANCE, Method, Noise
 from bench.data import make_dataset
-from bench.degradation import Degradation
 from bench.errors import BenchError, ImageError
 from bench.machine import release_memory
 from bench.metrics import Evaluation, metrics
-from bench.run.runner import TOLERANCE, cell_keys, make_method, observe
+from bench.operators import make_operator
+from bench.run.draw import observe
+from bench.run.runner import cell_keys, make_method
 
 LEVEL = 1 / 255
 """One step of an 8-bit image."""
@@ -45,9 +46,8 @@ class Result:
 class _Subject:
     """A prepared method with inputs, and its samples of all of them, drawn in one batch."""
 
-    def __init__(self, method: Method, degradation: Degradation, ids: list[str], y: Tensor, tau: float | None) -> None:
+    def __init__(self, method: Method, ids: list[str], y: Tensor, tau: float | None) -> None:
         self.method = method
-        self.degradation = degradation
         self.ids = ids
         self.y = y
         self.tau = tau
@@ -65,8 +65,8 @@ class _Subject:
         noise = Noise(0, [self.ids[i] for i in which], chosen, self.y.device)
         y = self.y[list(which)]
         before = y.clone()
-        with torch.no_grad():
-            x = self.method.sample(y, len(chosen), self.tau if tau is None else tau, noise)
+        with torch.no_grad():  # `draw`, since the verdicts are on what `sample` refuses
+            x = self.method.draw(y, len(chosen), self.tau if tau is None else tau, noise)
         self.input_changed |= not torch.equal(y, before)
         return x
 
@@ -87,11 +87,12 @@ def check_method(config: RunConfig) -> Iterator[Result]:
     method = make_method(entry)
     dataset = make_dataset(config.dataset)
     device = torch.device(config.device)
-    exact = Degradation(scale, dataset.size, dtype=torch.float64)
+    operator = make_operator(config.operator, scale, dataset.size)
+    exact = operator.to("cpu", torch.float64)
     ids, low = [], []
     for index in range(len(dataset)):
         try:
-            low.append(observe(dataset, index, exact)[1])
+            low.append(observe(dataset, index, exact, config.seed)[1])
             ids.append(dataset.ids[index])
         except ImageError:
             continue
@@ -99,11 +100,10 @@ def check_method(config: RunConfig) -> Iterator[Result]:
             break
     else:
         raise BenchError("check needs two images that can be read: use another dataset.")
-    degradation = Degradation(scale, dataset.size, device)
     try:
-        method.prepare(degradation, device)
+        method.prepare(operator, device)
         tau = config.taus[0] if method.facts.uses_tau else None
-        subject = _Subject(method, degradation, ids, torch.stack(low).to(device), tau)
+        subject = _Subject(method, ids, torch.stack(low).to(device), tau)
     except BenchError:
         raise
     except Exception as error:  # noqa: BLE001 -- any failure of the method is a verdict on it
@@ -125,7 +125,7 @@ def _judge(good: bool, detail: str) -> tuple[Verdict, str]:
 
 
 def _shape(s: _Subject) -> tuple[Verdict, str]:
-    expected = [len(s.ids), s.n, 3, s.degradation.size, s.degradation.size]
+    expected = [len(s.ids), s.n, 3, *s.method.operator.size]
     good = list(s.x.shape) == expected and s.x.dtype == torch.float32 and s.x.device == s.y.device
     return _judge(
         good, f"{s.x.dtype} {list(s.x.shape)} on {s.x.device}; expected torch.float32 {expected} on {s.y.device}"
@@ -199,7 +199,7 @@ def _tau(s: _Subject) -> tuple[Verdict, str]:
 
 
 def _consistency(s: _Subject) -> tuple[Verdict, str]:
-    e = Evaluation(s.y.new_zeros(0), s.y, s.x.clamp(0, 1), s.degradation)
+    e = Evaluation(s.y.new_zeros(0), s.y, s.x.clamp(0, 1), s.method.operator)
     return "info", f"LR-PSNR {float(metrics.get('lr_psnr')()(e).mean()):.2f} dB"
 
 

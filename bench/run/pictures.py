@@ -7,13 +7,13 @@ from collections.abc import Collection, Sequence
 import torch
 
 from bench.config import RunConfig
-from bench.contract import Noise
 from bench.data import Dataset, make_dataset
-from bench.degradation import Degradation, quantise
 from bench.errors import BenchError, near_matches
 from bench.machine import release_memory
+from bench.operators import make_operator
 from bench.report.figures import saved_samples
-from bench.run.runner import make_method, observe, save_images
+from bench.run.draw import Sampler, observe
+from bench.run.runner import make_method, save_images
 from bench.run.store import CellKey, RunDir
 
 
@@ -54,14 +54,13 @@ def draw_pictures(
         ]
         if not open_ones:
             continue
-        degradation = Degradation(scale, dataset.size, device)
-        exact = Degradation(scale, dataset.size, dtype=torch.float64)
-        method.prepare(degradation, device)
+        operator = make_operator(config.operator, scale, dataset.size)
+        exact = operator.to("cpu", torch.float64)
+        method.prepare(operator, device)
+        sampler = Sampler(method, label, config.seed, n, config.quantise)
         for key, index in open_ones:
-            hr, y = (t.to(device) for t in observe(dataset, index, exact))
-            noise = Noise(config.seed, [dataset.ids[index]], range(n), device)
-            with torch.no_grad():
-                drawn = method.sample(y[None], n, key.tau, noise)[0].clamp(0, 1)
-            save_images(directory, key, index, hr, y, quantise(drawn) if config.quantise else drawn)
+            hr, y = (t.to(device) for t in observe(dataset, index, exact, config.seed))
+            drawn = sampler(y[None], [dataset.ids[index]], key.tau)[0]
+            save_images(directory, key, index, hr, y, drawn)
         del method
         release_memory()

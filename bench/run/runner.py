@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 import sys
 import traceback
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,24 +15,18 @@ from torch import Tensor
 from tqdm import tqdm
 
 from bench.config import FROZEN, MethodConfig, RunConfig
-from bench.contract import Method, Noise, methods
+from bench.contract import Method, methods
 from bench.data import Dataset, make_dataset
-from bench.degradation import Degradation, quantise, to_uint8
-from bench.errors import BenchError, ImageError, OutOfMemoryError, near_matches
-from bench.files import write_atomic, write_json, write_png
-from bench.machine import environment, file_hashes, is_out_of_memory, keep_freed_memory, release_memory
+from bench.errors import BenchError, ImageError, OutOfMemoryError
+from bench.files import sha256, write_atomic, write_json, write_png
+from bench.machine import environment, is_out_of_memory, keep_freed_memory, release_memory
 from bench.metrics import Evaluation, Metric, load_metrics, metric_facts, resolve_metrics
+from bench.operators import Operator, make_operator, to_uint8
 from bench.run import timing
+from bench.run.draw import Sampler, finite_images, observe, say
 from bench.run.store import Cell, CellKey, RunDir
+from bench.settings import build
 from bench.values import Shard
-
-TOLERANCE = 1e-5
-"""How far outside of [0, 1] a sample may be by rounding."""
-
-
-def say(text: str) -> None:
-    """Print a line of progress on stderr, above a progress bar if there is one."""
-    tqdm.write(text, file=sys.stderr)
 
 
 def part_done(shard: Shard) -> str:
@@ -45,109 +38,21 @@ def part_done(shard: Shard) -> str:
 
 
 def make_method(config: MethodConfig) -> Method:
-    """Build a method from its parameters; BenchError for unknown names or parameters."""
-    cls = methods.get(config.name)
-    known = list(inspect.signature(cls).parameters)
-    for key in config.parameters:
-        if key not in known:
-            raise BenchError(
-                f"methods.{config.label}.{key} is no parameter of {config.name}.{near_matches(key, known)}"
-                + ("" if known else " It has none.")
-            )
-    return cls(**config.parameters)
+    """Build a method from its settings; BenchError for unknown names or settings."""
+    return build(methods.get(config.name), config.parameters, f"methods.{config.label}", config.name)
 
 
 def cell_keys(config: RunConfig) -> list[CellKey]:
     """Everything a run measures, by scale, method and temperature; BenchError for a scale a method cannot do."""
     keys = []
+    kind = str(config.operator["name"])
     for scale in config.scales:
         for m in config.methods:
-            facts = methods.get(m.name).facts
-            if facts.scales is not None and scale not in facts.scales:
-                raise BenchError(
-                    f"{m.name} does scale {' and '.join(map(str, facts.scales))}, not {scale}: "
-                    "change scale=... or leave it out of methods=[...]."
-                )
+            facts = methods.facts(m.name)
+            if reason := facts.refuses(kind, scale, config.sigma):
+                raise BenchError(f"{reason}. Change the setting, or leave {m.label} out of methods=[...].")
             keys += [CellKey(m.label, scale, tau) for tau in (config.taus if facts.uses_tau else (None,))]
     return keys
-
-
-class Sampler:
-    """Draw samples of a prepared method, in smaller pieces once memory has run out."""
-
-    def __init__(self, method: Method, label: str, degradation: Degradation, seed: int, n: int) -> None:
-        self.method = method
-        self.label = label
-        self.size = degradation.size
-        self.seed = seed
-        self.samples = list(range(1 if method.facts.deterministic else n))
-        self.max_images = sys.maxsize
-        self.max_samples = len(self.samples)
-
-    def __call__(self, y: Tensor, ids: Sequence[str], tau: float | None) -> Tensor:
-        """[B, 3, h, w] to [B, n, 3, H, H]; the pieces do not change the result (`Noise`).
-
-        Raises:
-            OutOfMemoryError: a single sample does not fit.
-            BenchError: the method broke the contract.
-
-        """
-        rows = []
-        for i in range(0, len(y), step := min(self.max_images, len(y))):
-            columns = []
-            for j in range(0, len(self.samples), self.max_samples):
-                drawn = self._attempt(y[i : i + step], ids[i : i + step], self.samples[j : j + self.max_samples], tau)
-                if drawn is None:
-                    return self(y, ids, tau)
-                columns.append(drawn)
-            rows.append(torch.cat(columns, 1))
-        return torch.cat(rows)
-
-    def _attempt(self, y: Tensor, ids: Sequence[str], samples: list[int], tau: float | None) -> Tensor | None:
-        try:
-            drawn = self.method.sample(y, len(samples), tau, Noise(self.seed, ids, samples, y.device))
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            drawn = None  # the traceback holds the tensors: leave the block before memory is released
-        if drawn is not None:
-            self._check(drawn, y, len(samples))
-            return drawn
-        release_memory()
-        if len(y) > 1:
-            self.max_images = len(y) // 2
-        elif len(samples) > 1:
-            self.max_samples = len(samples) // 2
-        else:
-            raise OutOfMemoryError(
-                f"{self.label} needs more memory than {y.device} has for one sample: use a device with more memory."
-            )
-        images = min(self.max_images, len(y))
-        say(f"{self.label}: out of memory, going on with {images} images and {self.max_samples} samples at a time.")
-        return None
-
-    def _check(self, drawn: Tensor, y: Tensor, n: int) -> None:
-        expected = (len(y), n, 3, self.size, self.size)
-        problem = None
-        low, high = drawn.aminmax()
-        if tuple(drawn.shape) != expected:
-            problem = f"returned the shape {list(drawn.shape)}, expected {list(expected)}"
-        elif drawn.dtype != torch.float32:
-            problem = f"returned {drawn.dtype}, expected torch.float32"
-        elif low < -TOLERANCE or high > 1 + TOLERANCE:  # false for NaN, which is looked for image by image
-            problem = f"returned values from {low:.3g} to {high:.3g}, expected 0 to 1"
-        if problem:
-            raise BenchError(f"{self.label} {problem}: python -m bench check method={self.label} tells more.")
-
-
-def observe(dataset: Dataset, index: int, degradation: Degradation) -> tuple[Tensor, Tensor]:
-    """Load one image: (HR [3, H, H], y [3, h, h]), float32 in [0, 1] on the CPU.
-
-    The observation is computed in float64 for each image alone and rounded to 8 bits, so that it is the same on every
-    machine. `degradation` is the float64 operator.
-    """
-    hr = torch.from_numpy(dataset.load(index)).permute(2, 0, 1).double() / 255
-    return hr.float(), degradation.observe(hr).float()
 
 
 def evaluate(loaded: dict[str, Metric], e: Evaluation) -> dict[str, np.ndarray]:
@@ -165,7 +70,7 @@ def evaluate(loaded: dict[str, Metric], e: Evaluation) -> dict[str, np.ndarray]:
     release_memory()
     half = len(e.hr) // 2
     parts = [
-        evaluate(loaded, Evaluation(e.hr[s], e.y[s], e.samples[s], e.degradation, e.deterministic))
+        evaluate(loaded, Evaluation(e.hr[s], e.y[s], e.samples[s], e.operator, e.deterministic))
         for s in (slice(half), slice(half, None))
     ]
     return {name: np.concatenate([part[name] for part in parts]) for name in loaded}
@@ -212,7 +117,7 @@ def run(config: RunConfig, only: Collection[CellKey] | None = None) -> tuple[Run
         make_method(m)  # a wrong parameter is an error before anything is computed
     dataset = make_dataset(config.dataset)
     for scale in config.scales:
-        Degradation(scale, dataset.size)
+        make_operator(config.operator, scale, dataset.size)
     names, notice = resolve_metrics(config.metrics, config.perceptual)
     if notice:
         say(notice)
@@ -251,15 +156,15 @@ def _run_method(state: _Run, config: MethodConfig, scale: int, keys: list[CellKe
     device = torch.device(state.config.device)
     method = make_method(config)
     try:
-        degradation = Degradation(scale, state.dataset.size, device)
-        method.prepare(degradation, device)
-        weights = file_hashes(method.weights())
-        sampler = Sampler(method, config.label, degradation, state.config.seed, state.config.n)
+        operator = make_operator(state.config.operator, scale, state.dataset.size, device)
+        method.prepare(operator, device)
+        weights = {role: sha256(path) for role, path in method.files().items()}
+        sampler = Sampler(method, config.label, state.config.seed, state.config.n, state.config.quantise)
         for cell in open_cells:
             cell.claim("weights.json", weights)
             facts = asdict(method.facts) | {"method": config.name, "evaluations": method.evaluations}
             write_json(cell.folder / "facts.json", facts)
-            _run_cell(state, cell, sampler, degradation)
+            _run_cell(state, cell, sampler)
     except BenchError as error:
         state.fail(f"{config.label} x{scale}", str(error))
     except (KeyboardInterrupt, SystemExit):
@@ -296,8 +201,8 @@ def _untimed(state: _Run, cell: Cell) -> bool:
     return state.timed and state.config.shard is None and cell.timing is None
 
 
-def _run_cell(state: _Run, cell: Cell, sampler: Sampler, degradation: Degradation) -> None:
-    exact = Degradation(degradation.scale, degradation.size, dtype=torch.float64)
+def _run_cell(state: _Run, cell: Cell, sampler: Sampler) -> None:
+    exact = sampler.method.operator.to("cpu", torch.float64)
     batches = _missing(state, cell.done())
     total = sum(map(len, _missing(state, set())))
     interval = 0.2 if sys.stderr.isatty() else 30.0
@@ -306,53 +211,49 @@ def _run_cell(state: _Run, cell: Cell, sampler: Sampler, degradation: Degradatio
         mininterval=interval, maxinterval=interval,
     ) as bar:  # fmt: skip
         for batch in batches:
-            _run_batch(state, cell, sampler, degradation, exact, batch)
+            _run_batch(state, cell, sampler, exact, batch)
             bar.update(len(batch))
     if state.config.shard is None:
         cell.compact()
     if _untimed(state, cell):
         y = next(_observations(state, exact), None)
         if y is not None:
-            y = y[None].to(degradation.device)
+            y = y[None].to(sampler.method.device)
             measured = timing.measure(sampler.method, y, cell.key.tau, state.config.seed, state.config.timing)
             cell.set_timing(measured.record())
 
 
-def _observations(state: _Run, exact: Degradation) -> Iterator[Tensor]:
+def _observations(state: _Run, exact: Operator) -> Iterator[Tensor]:
     for index in range(state.count):
         try:
-            yield observe(state.dataset, index, exact)[1]
+            yield observe(state.dataset, index, exact, state.config.seed)[1]
         except ImageError:
             continue
 
 
-def _run_batch(
-    state: _Run, cell: Cell, sampler: Sampler, degradation: Degradation, exact: Degradation, batch: list[int]
-) -> None:
+def _run_batch(state: _Run, cell: Cell, sampler: Sampler, exact: Operator, batch: list[int]) -> None:
     loaded = []
     for index in batch:
         try:
-            loaded.append((index, *observe(state.dataset, index, exact)))
+            loaded.append((index, *observe(state.dataset, index, exact, state.config.seed)))
         except ImageError as error:
             state.fail(str(state.config.dataset["name"]), str(error), state.dataset.ids[index])
     if not loaded:
         return
     indices = [index for index, _, _ in loaded]
-    hr = torch.stack([x for _, x, _ in loaded]).to(degradation.device)
-    y = torch.stack([x for _, _, x in loaded]).to(degradation.device)
-    with torch.no_grad():
-        samples = sampler(y, [state.dataset.ids[i] for i in indices], cell.key.tau)
-    finite = samples.isfinite().flatten(1).all(1).cpu().numpy()
+    device = sampler.method.device
+    hr = torch.stack([x for _, x, _ in loaded]).to(device)
+    y = torch.stack([x for _, _, x in loaded]).to(device)
+    samples = sampler(y, [state.dataset.ids[i] for i in indices], cell.key.tau)
+    finite = finite_images(samples)
     for index in np.asarray(indices)[~finite]:
         state.fail(cell.key.folder, "the method returned NaN or infinite values", state.dataset.ids[index])
     if not finite.any():
         return
-    keep = torch.from_numpy(finite).to(samples.device)
+    keep = torch.from_numpy(finite).to(device)
     indices = [i for i, good in zip(indices, finite, strict=True) if good]
-    hr, y, samples = hr[keep], y[keep], samples[keep].clamp(0, 1)
-    if state.config.quantise:
-        samples = quantise(samples)
-    e = Evaluation(hr, y, samples, degradation, sampler.method.facts.deterministic)
+    hr, y, samples = hr[keep], y[keep], samples[keep]
+    e = Evaluation(hr, y, samples, sampler.method.operator, sampler.method.facts.deterministic)
     values = evaluate(state.metrics, e)
     for row, index in enumerate(indices):
         if index < state.config.save_images:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
@@ -13,17 +15,49 @@ from matplotlib.figure import Figure
 from pandas.errors import EmptyDataError, ParserError
 from tqdm import tqdm
 
-from bench.contract import Study, studies
 from bench.errors import BenchError
 from bench.files import write_atomic, write_json
 from bench.machine import keep_freed_memory
+from bench.registry import Registry
 from bench.report.figures import save
+from bench.settings import build
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+class Study(ABC):
+    """A figure that is computed from a method rather than from a run: ``python -m bench figure NAME``.
+
+    It consists of `items` independent pieces, so that it can be resumed. Its constructor takes the keys of
+    ``configs/study/NAME.yaml``. Register with :func:`register_study`.
+    """
+
+    items: int
+    """Number of pieces."""
+
+    @abstractmethod
+    def compute(self, item: int, seed: int, device: torch.device) -> pd.DataFrame:
+        """Return the figures of one piece, 0 to ``items - 1``, one observation per row."""
+
+    def seconds(self, device: torch.device) -> float:
+        """Foretell the time of one piece from a short measurement; NaN where there is none."""
+        return math.nan
+
+    @abstractmethod
+    def plot(self, frame: pd.DataFrame, axes: Axes) -> None:
+        """Draw the rows of all pieces; ``frame`` has the column ``item`` besides those of `compute`."""
+
+
+studies: Registry[Study] = Registry("figure", package="methods", group="bench.methods", registrar="register_study")
+register_study = studies.register
 
 
 def make_study(settings: Mapping[str, Any]) -> Study:
     """Build a study from its configuration, of which "name" is the registered name."""
     arguments = dict(settings)
-    return studies.get(arguments.pop("name"))(**arguments)
+    name = str(arguments.pop("name"))
+    return build(studies.get(name), arguments, "study", name)
 
 
 def done_rows(settings: Mapping[str, Any], seed: int, out: Path) -> pd.DataFrame:

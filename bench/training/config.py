@@ -11,8 +11,9 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from bench.config import resolve_device
-from bench.contract import Trainable, trainables
 from bench.errors import BenchError, near_matches
+from bench.settings import build
+from bench.training.trainable import Trainable, trainables
 from bench.training.trainer import TrainConfig
 from bench.values import boolean, integer, number, plain, whole
 
@@ -88,4 +89,5 @@ def read_training(cfg: DictConfig) -> tuple[Trainable, TrainConfig]:
         val_every=integer(raw, "val_every", 1),
         record=record,
     )
-    return cls(**method["network"], **({"scale": scale} if cls.scaled else {})), config
+    given = {"scale": scale} if cls.scaled else {}
+    return build(cls, method["network"], "method.network", method["name"], given), config

@@ -21,12 +21,13 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torchvision.utils import make_grid
 from tqdm import tqdm
 
-from bench.contract import BatchNoise, Trainable
-from bench.degradation import Degradation
 from bench.errors import BenchError
 from bench.files import disk_errors, write_atomic, write_json
 from bench.machine import environment, is_out_of_memory, keep_freed_memory
+from bench.operators import Operator, to_uint8
+from bench.operators.bicubic import Bicubic
 from bench.training.data import Order, make_splits, to_tensor
+from bench.training.trainable import BatchNoise, Trainable
 
 CHECKPOINT = "checkpoint.pt"
 WEIGHTS = "weights.safetensors"
@@ -148,9 +149,9 @@ class Trainer:
         self._resume()
         train, val = make_splits(c.dataset, c.pool, c.val)
         order = Order(len(train), c.batch, c.seed, c.flip)
-        degradation = Degradation(c.scale, train.shape[1], self.device) if c.scale else None
+        operator = Bicubic(train.shape[1], c.scale, device=self.device) if c.scale else None
         if self.state.step == 0:
-            self._initialise(train, order, degradation)
+            self._initialise(train, order, operator)
         saved = time.monotonic()
         last = saved
         sums: dict[str, float] = {}
@@ -163,7 +164,7 @@ class Trainer:
             while self.state.step < c.steps and not self._spent():
                 numbers, flips = order(self.state.step)
                 x = to_tensor(train[numbers[self.rows]], flips[self.rows], self.device)
-                losses = self._step(x, degradation)
+                losses = self._step(x, operator)
                 self.state.step += 1
                 self.between_steps = True
                 now = time.monotonic()
@@ -179,7 +180,7 @@ class Trainer:
                     bar.set_postfix({k: f"{v:.4g}" for k, v in list(means.items())[:3]})
                     sums, counted = {}, 0
                 if self.state.step % c.val_every == 0:
-                    self._validate(val, degradation)
+                    self._validate(val, operator)
                     last = time.monotonic()
                 if now - saved > c.save_every:
                     self._save()
@@ -194,26 +195,26 @@ class Trainer:
             bar.close()
             if self.between_steps:  # else the last checkpoint is the newest that is whole
                 self._save()
-        figures = self._validate(val, degradation)
+        figures = self._validate(val, operator)
         self._finish(figures)
         return self.state
 
-    def _initialise(self, train: Any, order: Order, degradation: Degradation | None) -> None:
+    def _initialise(self, train: Any, order: Order, operator: Operator | None) -> None:
         """Let the method set parameters by the first batch, whole, so that all processes set the same."""
         c = self.config
         numbers, flips = order(0)
         x = to_tensor(train[numbers], flips, self.device)
         noise = BatchNoise(c.seed * STEP_SEEDS, c.batch, slice(0, c.batch), self.device)
-        self.module.initialise(x, degradation.observe(x) if degradation else None, noise)
+        self.module.initialise(x, operator.observe(x) if operator else None, noise)
         self.ema = {name: p.detach().clone() for name, p in self.trained.items()}
 
-    def _step(self, x: Tensor, degradation: Degradation | None) -> dict[str, float]:
+    def _step(self, x: Tensor, operator: Operator | None) -> dict[str, float]:
         c = self.config
         noise = BatchNoise(c.seed * STEP_SEEDS + self.state.step, c.batch, self.rows, self.device)
         for group in self.optimizer.param_groups:
             group["lr"] = self._lr()
         self.optimizer.zero_grad()
-        losses = self.network(x, degradation.observe(x) if degradation else None, noise)
+        losses = self.network(x, operator.observe(x) if operator else None, noise)
         self.fabric.backward(losses["loss"])
         norm = nn.utils.clip_grad_norm_(self.trained.values(), c.clip)
         # every process sees the same averaged gradient, so that all skip together
@@ -250,12 +251,12 @@ class Trainer:
         return bool(self.fabric.broadcast(spent) > 0)
 
     @torch.no_grad()
-    def _validate(self, val: Any, degradation: Degradation | None) -> dict[str, float]:
+    def _validate(self, val: Any, operator: Operator | None) -> dict[str, float]:
         """Losses and LR-RMSE (in 8-bit levels) of the averaged weights, and a grid of samples."""
         c = self.config
         with self._averaged():
-            figures = self._losses(val, degradation)
-            self._grid(val, degradation)
+            figures = self._losses(val, operator)
+            self._grid(val, operator)
         self.fabric.log_dict({f"val/{k}": v for k, v in figures.items()}, step=self.state.step)
         if c.schedule == "plateau":
             self._plateau(figures["loss"])
@@ -265,7 +266,7 @@ class Trainer:
             tqdm.write(f"step {self.state.step}, {hours:.2f} device-hours: {line}", file=sys.stderr)
         return figures
 
-    def _losses(self, val: Any, degradation: Degradation | None) -> dict[str, float]:
+    def _losses(self, val: Any, operator: Operator | None) -> dict[str, float]:
         """Means over the validation images."""
         c = self.config
         totals: dict[str, float] = {}
@@ -278,11 +279,11 @@ class Trainer:
                 break  # every process needs the same share
             x = to_tensor(batch[rows], None, self.device)
             noise = BatchNoise(first, len(batch), rows, self.device)
-            y = degradation.observe(x) if degradation else None
+            y = operator.observe(x) if operator else None
             losses = dict(self.network(x, y, noise))
-            if first < share * 4 and degradation and y is not None:
+            if first < share * 4 and operator and y is not None:
                 drawn = self.module.preview(x, y, noise)
-                losses["lr_rmse"] = 255 * (degradation.down(drawn) - y).square().mean().sqrt()
+                losses["lr_rmse"] = 255 * (operator.forward(drawn) - y).square().mean().sqrt()
             for name, value in losses.items():
                 totals[name] = totals.get(name, 0.0) + self._mean(value) * len(batch)
             totals["lr_rmse_n"] = totals.get("lr_rmse_n", 0) + (len(batch) if "lr_rmse" in losses else 0)
@@ -301,18 +302,17 @@ class Trainer:
             self.network.train()
             self._swap()
 
-    def _grid(self, val: Any, degradation: Degradation | None) -> None:
+    def _grid(self, val: Any, operator: Operator | None) -> None:
         if self.fabric.global_rank > 0:
             return
         x = to_tensor(val[:8], None, self.device)
-        y = degradation.observe(x) if degradation else None
+        y = operator.observe(x) if operator else None
         whole = slice(0, len(x))
-        rows = [x] if y is None or degradation is None else [nn.functional.interpolate(y, x.shape[-1]), x]
+        rows = [x] if y is None or operator is None else [nn.functional.interpolate(y, x.shape[-1]), x]
         rows += [self.module.preview(x, y, BatchNoise(k, len(x), whole, self.device)) for k in range(3)]
         shown = torch.cat(rows).float().nan_to_num(0.0).clamp(0, 1).cpu()
         grid = make_grid(shown, nrow=len(x), padding=1)
         self.logger.experiment.add_image("samples", grid, self.state.step)
-        from bench.degradation import to_uint8
         from bench.files import write_png
 
         write_png(self.config.out / "samples.png", to_uint8(grid).permute(1, 2, 0).numpy())

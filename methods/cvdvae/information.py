@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import combinations
-from typing import Any
 
 import pandas as pd
 import torch
@@ -13,10 +12,10 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from bench.contract import Degradation, Study, register_study
+from bench.operators.bicubic import Bicubic
+from bench.run.study import Study, register_study
 from methods.cvdvae.distributions import Gaussian
-from methods.cvdvae.training import vdvae_config
-from methods.cvdvae.vdvae import TopDownBlock, Vdvae
+from methods.cvdvae.vdvae import TopDownBlock, Vdvae, VdvaeConfig
 from methods.cvdvae.weights import load_weights
 
 
@@ -63,7 +62,7 @@ class LowResolutionSpread(Study):
     """U_k^s: the mean pairwise low-resolution RMSE, in 8-bit levels, of samples that share z_<k.
 
     Args:
-        prior: keys of :class:`methods.cvdvae.vdvae.VdvaeConfig`.
+        prior: shape of the prior.
         prior_weights: file.
         scales: downscaling factors; 1 is the full resolution.
         codes: latent codes drawn from the prior (paper: 50).
@@ -74,14 +73,14 @@ class LowResolutionSpread(Study):
 
     def __init__(
         self,
-        prior: Mapping[str, Any],
+        prior: VdvaeConfig,
         prior_weights: str,
         scales: Sequence[int],
         codes: int,
         images: int,
         every: int,
     ) -> None:
-        self.model = Vdvae(vdvae_config(prior))
+        self.model = Vdvae(prior)
         load_weights(self.model, prior_weights, part="prior")
         self.model.eval().requires_grad_(False)
         self.scales, self.items, self.images, self.every = list(scales), codes, images, every
@@ -89,14 +88,14 @@ class LowResolutionSpread(Study):
     def compute(self, item: int, seed: int, device: torch.device) -> pd.DataFrame:
         """Return columns k, scale and rmse of one latent code (eq. 18 before its sum over codes)."""
         model = self.model.to(device)
-        operators = {s: Degradation(s, model.config.size, device) for s in self.scales}
+        operators = {s: Bicubic(model.config.size, s, device=device) for s in self.scales}
         generator = torch.Generator(device).manual_seed(seed * 100_003 + item)
         _, latents = decode(model, [], 1, generator)
         rows = []
         for k in range(0, len(model.decoder.blocks) + 1, self.every):
             x, _ = decode(model, [z[0] for z in latents[:k]], self.images, generator)
             for s, operator in operators.items():
-                rows.append((k, s, 255 * float(pairwise_rmse(operator.down(x)))))
+                rows.append((k, s, 255 * float(pairwise_rmse(operator.forward(x)))))
         return pd.DataFrame(rows, columns=["k", "scale", "rmse"])
 
     def seconds(self, device: torch.device) -> float:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from bench.contract import Degradation, Facts, Method, Noise, register_method
-from bench.errors import BenchError
-from bench.network import check_option, check_range, check_size, file_of_scale, finish, pieces
+from bench.contract import Facts, Noise, register_method
+from bench.network import NetworkMethod, check_scale, pieces
 from methods.cvdvae.distributions import Gaussian
-from methods.cvdvae.training import low_config, vdvae_config
-from methods.cvdvae.vdvae import Block, TopDownBlock, Vdvae
-from methods.cvdvae.weights import find_weights, load_weights
+from methods.cvdvae.vdvae import Block, LowResolutionConfig, TopDownBlock, Vdvae, VdvaeConfig
+from methods.cvdvae.weights import load_weights
 
 Output = Literal["draw", "mean", "mode"]
 
@@ -29,7 +26,7 @@ def super_resolve(
     noise: Noise,
     tau_scope: str = "prior",
     output: Output = "draw",
-    batch: int | None = None,
+    rows: int | None = None,
 ) -> Tensor:
     """Sample p_SR(x | y) of eq. (10).
 
@@ -41,7 +38,7 @@ def super_resolve(
         noise: draws [B, n, ...].
         tau_scope: "prior" applies tau to the groups >= k (as the authors' code), "all" to q_psi as well.
         output: "draw" from the mixture of logistics (as the authors' code), its "mean" or its "mode".
-        batch: samples that go through the decoder together; None for all.
+        rows: samples that go through the decoder together; None for all.
 
     Returns:
         [B, n, 3, H, H] in [0, 1], neither projected nor rounded.
@@ -54,21 +51,21 @@ def super_resolve(
     projected = [block.enc_y.project(features[block.resolution]) for block in model.decoder.blocks[:k]]
     image_of_row = torch.arange(len(y), device=y.device).repeat_interleave(n)
 
-    def decode(rows: slice) -> Tensor:
+    def decode(part: slice) -> Tensor:
         def choose(l: int, block: TopDownBlock, state: Tensor, prior: Gaussian) -> Tensor:
             distribution = prior
             if l < k:
-                low = projected[l][image_of_row[rows]]
+                low = projected[l][image_of_row[part]]
                 distribution = Gaussian(*block.enc_y.with_projected(state, low).chunk(2, 1))
-            normal = noise.normal(block.zdim, block.resolution, block.resolution, rows=rows)
+            normal = noise.normal(block.zdim, block.resolution, block.resolution, rows=part)
             return distribution.draw(normal, tau if l >= k or tau_scope == "all" else 1.0)
 
         mixture = model.mixture(model.decoder(choose).float())
         if output == "draw":
-            return mixture.draw(noise.uniform(mixtures, size, size, rows=rows), noise.uniform(3, size, size, rows=rows))
+            return mixture.draw(noise.uniform(mixtures, size, size, rows=part), noise.uniform(3, size, size, rows=part))
         return mixture.mean() if output == "mean" else mixture.mode()
 
-    x = torch.cat([decode(rows) for rows in pieces(len(image_of_row), batch or len(image_of_row))])
+    x = torch.cat([decode(part) for part in pieces(len(image_of_row), rows or len(image_of_row))])
     return ((x + 1) / 2).unflatten(0, (len(y), n))
 
 
@@ -82,88 +79,68 @@ def compile_blocks(model: Vdvae, mode: str) -> None:
 
 
 @register_method("cvdvae")
-class Cvdvae(Method):
+class Cvdvae(NetworkMethod):
     """CVDVAE with the weights of one prior and one low-resolution encoder per scale.
 
     Args:
-        prior: keys of :class:`methods.cvdvae.vdvae.VdvaeConfig`.
+        prior: shape of the prior.
         prior_weights: file; a bare name is looked for among the shipped weights.
-        low: "x4", "x8" to keys of :class:`methods.cvdvae.vdvae.LowResolutionConfig`.
+        low: "x4", "x8" to the shape of the low-resolution encoder.
         low_weights: "x4", "x8" to file.
         tau_scope: "prior" or "all".
         output: "draw", "mean" or "mode".
         project: whether samples are made consistent with y (paper, section 4.1).
-        batch: samples that go through the decoder together; at full size on a CPU one is the fastest.
-        channels_last: memory format of the network.
-        precision: "32", or "bf16" for the network's convolutions.
-        compile: mode of torch.compile for the blocks ("default"; "reduce-overhead" adds CUDA graphs), None for none.
 
     """
 
     facts = Facts(
         title="CVDVAE",
         scales=(4, 8),
+        operators=("bicubic",),
+        sigmas=(0.0,),
         citation="Prost et al., VISAPP 2024 (github:jprost76/srvdvae); VD-VAE: Child, ICLR 2021 (github:openai/vdvae)",
         weights_licence="MIT (shipped); MIT (VD-VAE, OpenAI)",
     )
 
     def __init__(
         self,
-        prior: Mapping[str, Any],
+        prior: VdvaeConfig,
         prior_weights: str,
-        low: Mapping[str, Mapping[str, Any]],
+        low: Mapping[str, LowResolutionConfig],
         low_weights: Mapping[str, str | None],
-        tau_scope: str = "prior",
+        tau_scope: Literal["prior", "all"] = "prior",
         output: Output = "draw",
         project: bool = True,
-        batch: int = 1,
-        channels_last: bool = False,
-        precision: Literal["32", "bf16"] = "32",
-        compile: str | None = None,
+        **common: Any,
     ) -> None:
-        check_range("batch", batch, 1)
-        check_option("precision", str(precision), ("32", "bf16"))
-        check_option("compile", compile, (None, "default", "reduce-overhead"))
-        check_option("tau_scope", tau_scope, ("prior", "all"))
-        check_option("output", output, ("draw", "mean", "mode"))
-        self.config = vdvae_config(prior)
+        super().__init__(project=project, **common)
+        self.config = prior
         self.prior_weights = prior_weights
-        self.low = {name: low_config(c) for name, c in low.items()}
-        self.low_weights = dict(low_weights)
+        self.low = low
+        self.low_weights = low_weights
         self.tau_scope = tau_scope
         self.output: Output = output
-        self.project = project
-        self.batch = batch
-        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
-        self.bf16 = str(precision) == "bf16"
-        self.compile = compile
-        self._files: list[Path] = []
 
-    def prepare(self, degradation: Degradation, device: torch.device) -> None:
+    @property
+    def size(self) -> tuple[int, int]:
+        """The prior's."""
+        return self.config.size, self.config.size
+
+    def load(self) -> None:
         """Build the network for one scale and load its two files."""
-        check_size(degradation, self.config.size)
-        file = file_of_scale(self.low_weights, degradation.scale, "cvdvae", key="low_weights")
-        low = self.low.get(f"x{degradation.scale}")
-        if low is None:
-            raise BenchError(
-                f"There is no low-resolution encoder for x{degradation.scale}: add low.x{degradation.scale}."
-            )
-        self.degradation = degradation
-        self.model = Vdvae(self.config, low)
-        self._files = [find_weights(self.prior_weights), find_weights(file)]
-        load_weights(self.model, self._files[0], part="prior")
-        load_weights(self.model, self._files[1], part="low")
-        self.model.eval().requires_grad_(False).to(device).to(memory_format=self.memory_format)
-        if self.compile:
-            compile_blocks(self.model, self.compile)
+        scale = self.operator.scale
+        self.model = Vdvae(self.config, check_scale(self.low, scale, "cvdvae", "low"))
+        self.loaded = {
+            "prior": load_weights(self.model, self.prior_weights, part="prior"),
+            "encoder": load_weights(
+                self.model, check_scale(self.low_weights, scale, "cvdvae", "low_weights"), part="low"
+            ),
+        }
+        self.place(self.model, compile_blocks)
 
-    def sample(self, y: Tensor, n: int, tau: float | None, noise: Noise) -> Tensor:
+    def draw(self, y: Tensor, n: int, tau: float | None, noise: Noise) -> Tensor:
         """Sample; see :func:`super_resolve`."""
-        tau = 1.0 if tau is None else tau
-        with torch.autocast(y.device.type, torch.bfloat16, enabled=self.bf16):
-            x = super_resolve(self.model, y, n, tau, noise, self.tau_scope, self.output, self.batch)
-        return finish(x, y, self.degradation, self.project)
-
-    def weights(self) -> Sequence[Path]:
-        """The two files."""
-        return self._files
+        assert tau is not None
+        with self.autocast():
+            x = super_resolve(self.model, y, n, tau, noise, self.tau_scope, self.output, self.rows)
+        return self.finish(x, y)

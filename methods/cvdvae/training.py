@@ -4,27 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from bench.contract import BatchNoise, Trainable, register_trainable
 from bench.errors import BenchError
+from bench.training.trainable import BatchNoise, Trainable, register_trainable
 from methods.cvdvae.distributions import Gaussian
 from methods.cvdvae.vdvae import LowResolutionConfig, TopDownBlock, Vdvae, VdvaeConfig
-from methods.cvdvae.weights import load_weights
-
-
-def vdvae_config(settings: Mapping[str, Any]) -> VdvaeConfig:
-    """Make the prior's configuration from plain settings."""
-    return VdvaeConfig(**{**settings, "widths": {int(k): int(v) for k, v in (settings.get("widths") or {}).items()}})
-
-
-def low_config(settings: Mapping[str, Any]) -> LowResolutionConfig:
-    """Make the low-resolution encoder's configuration from plain settings."""
-    widths = {int(k): int(v) for k, v in (settings.get("widths") or {}).items()}
-    return LowResolutionConfig(**{**settings, "widths": widths})
+from methods.cvdvae.weights import is_low, load_weights
 
 
 def _posterior_draw(noise: BatchNoise) -> Any:
@@ -45,16 +34,16 @@ class VdvaeTraining(Trainable):
     """Maximise the ELBO of a VD-VAE (Child 2021); losses in bits per dimension.
 
     Args:
-        prior: keys of :class:`VdvaeConfig`.
+        prior: shape of the prior.
         weights: file to begin with, or None.
         kl_weight: weight of the rate in the loss. 1 gives the ELBO; a short run with less, before it, brings groups at
             high resolutions into use that a young prior leaves at their prior while its mixture describes the details.
 
     """
 
-    def __init__(self, prior: Mapping[str, Any], weights: str | None = None, kl_weight: float = 1.0) -> None:
+    def __init__(self, prior: VdvaeConfig, weights: str | None = None, kl_weight: float = 1.0) -> None:
         super().__init__()
-        self.model = Vdvae(vdvae_config(prior))
+        self.model = Vdvae(prior)
         self.kl_weight = kl_weight
         if weights:
             load_weights(self.model, weights)
@@ -82,9 +71,9 @@ class CvdvaeTraining(Trainable):
     """Fit q_psi(z_<k | y) to the prior's own encoder (paper, eq. 13 and 14); everything else is frozen.
 
     Args:
-        prior: keys of :class:`VdvaeConfig`.
+        prior: shape of the prior.
         prior_weights: file of the prior.
-        low: "x4", "x8" to keys of :class:`LowResolutionConfig`.
+        low: "x4", "x8" to the shape of the low-resolution encoder.
         scale: the scale factor to train for.
         normalisation: "group" averages each group's KL over its elements and sums over groups, as the authors' code;
             "dimension" sums over all elements (eq. 13), per dimension of the image.
@@ -96,17 +85,17 @@ class CvdvaeTraining(Trainable):
 
     def __init__(
         self,
-        prior: Mapping[str, Any],
+        prior: VdvaeConfig,
         prior_weights: str,
-        low: Mapping[str, Mapping[str, Any]],
+        low: Mapping[str, LowResolutionConfig],
         scale: int,
-        normalisation: str = "group",
+        normalisation: Literal["group", "dimension"] = "group",
         weights: str | None = None,
     ) -> None:
         super().__init__()
         if f"x{scale}" not in low:
             raise BenchError(f"scale={scale} has no low-resolution encoder: add method.network.low.x{scale}.")
-        self.model = Vdvae(vdvae_config(prior), low_config(low[f"x{scale}"]))
+        self.model = Vdvae(prior, low[f"x{scale}"])
         self.normalisation = normalisation
         load_weights(self.model, prior_weights, part="prior")
         if weights:
@@ -141,8 +130,3 @@ class CvdvaeTraining(Trainable):
             return block.posterior(block.enc_y, state, features[block.resolution]).draw(normal)
 
         return _output(model, model.decoder(choose), noise)
-
-
-def is_low(name: str) -> bool:
-    """Whether a parameter belongs to the low-resolution encoder."""
-    return name.startswith("encoder_y.") or ".enc_y." in name

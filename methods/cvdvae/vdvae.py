@@ -8,20 +8,19 @@ block that begins with the features of 16 pixels, enlarged (top-down).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bench.network import Settings
 from methods.cvdvae.distributions import Gaussian, LogisticMixture
 
 Features = dict[int, Tensor]
 """Bottom-up features [B, C, r, r] by their resolution r."""
 
 
-@dataclass(frozen=True)
-class VdvaeConfig:
+class VdvaeConfig(Settings):
     """Shape of a VD-VAE; the defaults are those of the published FFHQ-256 checkpoint.
 
     Attributes:
@@ -29,7 +28,7 @@ class VdvaeConfig:
         decoder: top-down blocks.
         encoder: bottom-up blocks.
         width: channels at resolutions that `widths` does not name; at `size` in any case.
-        widths: channels by resolution.
+        widths: channels by resolution; None for none.
         zdim: channels of a latent group.
         bottleneck: width of a block's inner convolutions relative to its features.
         mixtures: components of the output's mixture.
@@ -46,7 +45,7 @@ class VdvaeConfig:
     decoder: str = "1x2,4m1,4x3,8m4,8x4,16m8,16x9,32m16,32x21,64m32,64x13,128m64,128x7,256m128"
     encoder: str = "256x3,256d2,128x8,128d2,64x12,64d2,32x17,32d2,16x7,16d2,8x5,8d2,4x5,4d4,1x4"
     width: int = 512
-    widths: Mapping[int, int] = field(default_factory=dict)
+    widths: Mapping[int, int] | None = None
     zdim: int = 16
     bottleneck: float = 0.25
     mixtures: int = 10
@@ -58,11 +57,10 @@ class VdvaeConfig:
 
     def channels(self, resolution: int) -> int:
         """Channels of the features at a resolution."""
-        return int(self.widths.get(resolution, self.width))
+        return (self.widths or {}).get(resolution, self.width)
 
 
-@dataclass(frozen=True)
-class LowResolutionConfig:
+class LowResolutionConfig(Settings):
     """Shape of CVDVAE's low-resolution encoder.
 
     Attributes:
@@ -76,11 +74,11 @@ class LowResolutionConfig:
     encoder: str
     k: int
     width: int = 512
-    widths: Mapping[int, int] = field(default_factory=dict)
+    widths: Mapping[int, int] | None = None
 
     def channels(self, resolution: int) -> int:
         """Channels of the features at a resolution."""
-        return int(self.widths.get(resolution, self.width))
+        return (self.widths or {}).get(resolution, self.width)
 
 
 def parse_blocks(text: str) -> list[tuple[int, int | None]]:

@@ -4,49 +4,39 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from bench import weights as checkpoints
+from bench import weights
+from methods.cvdvae.vdvae import Vdvae
 
 SHIPPED = Path(__file__).parent / "shipped"
 
 
-def find_weights(name: str | Path) -> Path:
-    """Return a path as it is, or, for a bare file name that is not here, that of the shipped file."""
-    return checkpoints.find_weights(name, SHIPPED)
+def published_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Take away the prefixes of DistributedDataParallel ("module.") and of the authors' Lightning code ("cvae.").
 
-
-def read_state(path: str | Path) -> dict[str, Tensor]:
-    """Read a file into a state dict with the published names.
-
-    Takes away the prefixes of DistributedDataParallel ("module.") and of the authors' Lightning code ("cvae.").
-
-    Raises:
-        BenchError: missing, truncated, or not weights.
-
+    Their normalisation constants ("shift", "scale") are settings here.
     """
     return {
         k.removeprefix("module.").removeprefix("cvae."): v
-        for k, v in checkpoints.read_tensors(find_weights(path)).items()
+        for k, v in state.items()
         if k.split(".")[-1] not in ("shift", "scale")
     }
 
 
-def load_weights(model: nn.Module, path: str | Path, part: str = "all") -> None:
-    """Load a checkpoint into a model.
+def is_low(name: str) -> bool:
+    """Whether a parameter belongs to the low-resolution encoder."""
+    return name.startswith("encoder_y.") or ".enc_y." in name
+
+
+def load_weights(model: Vdvae, name: str | Path, part: str = "all") -> Path:
+    """Load a checkpoint into a model; see :func:`bench.weights.load_weights`.
 
     Args:
-        model: a :class:`methods.cvdvae.vdvae.Vdvae`.
-        path: the file.
+        model: with or without a low-resolution encoder.
+        name: path, or the name of a shipped file.
         part: "all", "prior" (everything but the low-resolution encoder) or "low" (that encoder alone).
 
-    Raises:
-        BenchError: names or shapes do not fit; the sentence names the first.
-
     """
-    wanted = {
-        name: p
-        for name, p in model.state_dict().items()
-        if part == "all" or (part == "low") == (name.startswith("encoder_y.") or ".enc_y." in name)
-    }
-    checkpoints.fill_module(model, read_state(path), wanted, find_weights(path))
+    chosen = {"all": lambda n: True, "prior": lambda n: not is_low(n), "low": is_low}[part]
+    return weights.load_weights(model, name, shipped=SHIPPED, rename=published_names, part=chosen)

@@ -9,12 +9,13 @@ low-resolution image.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from bench.network import Settings
 
 SLOPE = 0.2
 RESIDUAL = 0.2
@@ -22,8 +23,7 @@ LOG_STD_LR = -6.0
 """Logarithm of the standard deviation of the narrow Gaussian around the observation."""
 
 
-@dataclass(frozen=True)
-class HcflowConfig:
+class HcflowConfig(Settings):
     """Shape of the flow; the defaults are those of the official x8 configuration.
 
     Attributes:
@@ -44,7 +44,7 @@ class HcflowConfig:
     hidden: int = 64
     features: int = 64
     growth: int = 32
-    blocks: tuple[int, int] = (5, 5)
+    blocks: Sequence[int] = (5, 5)
     quant: int = 256
 
 
@@ -369,13 +369,13 @@ class Hcflow(nn.Module):
         """Negative log-likelihood [B] of quantised images."""
         return (math.log(self.config.quant) - log_prob / dimensions) / math.log(2)
 
-    def shapes(self, size: int) -> list[tuple[int, int, int]]:
-        """Shapes of the latents of an image of `size` pixels, from the coarsest level."""
+    def shapes(self, size: tuple[int, int]) -> list[tuple[int, int, int]]:
+        """Shapes of the latents of an image of sides `size`, from the coarsest level."""
         found = []
-        channels = 3
+        channels, (height, width) = 3, size
         for level in range(self.config.levels):
-            channels, size = channels * 4, size // 2
-            found.append((channels - self.flow.kept[level], size, size))
+            channels, height, width = channels * 4, height // 2, width // 2
+            found.append((channels - self.flow.kept[level], height, width))
             channels = self.flow.kept[level]
         return found[::-1]
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from bench.contract import BatchNoise, Trainable, register_trainable
 from bench.metrics.perceptual import PerceptualNet, load_net
-from methods.hcflow.flow import Hcflow
-from methods.hcflow.method import flow_config, load_weights
+from bench.training.trainable import BatchNoise, Trainable, register_trainable
+from methods.hcflow.checkpoints import load_weights
+from methods.hcflow.flow import Hcflow, HcflowConfig
+from methods.hcflow.method import flow_config
 
 
 @register_trainable("hcflow")
@@ -19,7 +19,7 @@ class HcflowTraining(Trainable):
     """Maximise the likelihood of x and y.
 
     Args:
-        flow: "x4", "x8" to keys of :class:`methods.hcflow.flow.HcflowConfig`.
+        flow: "x4", "x8" to the shape of the flow.
         scale: the scale factor to train for.
         nll_weight: weight of the negative log-likelihood in bits per dimension.
         pixel_weight: weight of the L1 distance of the image at temperature 0 (HCFlow+: 1, with a small nll_weight).
@@ -34,7 +34,7 @@ class HcflowTraining(Trainable):
 
     def __init__(
         self,
-        flow: Mapping[str, Mapping[str, Any]],
+        flow: Mapping[str, HcflowConfig],
         scale: int,
         nll_weight: float = 1.0,
         pixel_weight: float = 0.0,
@@ -70,7 +70,7 @@ class HcflowTraining(Trainable):
         assert y is not None
         return self.model.log_prob(x + noise.uniform(*x.shape[1:]) / self.model.config.quant, y)
 
-    def _generate(self, y: Tensor, size: int, tau: float, noise: BatchNoise) -> Tensor:
+    def _generate(self, y: Tensor, size: tuple[int, int], tau: float, noise: BatchNoise) -> Tensor:
         return self.model.generate(y, [tau * noise.normal(*shape) for shape in self.model.shapes(size)])
 
     def _net(self, device: torch.device) -> PerceptualNet:
@@ -86,11 +86,13 @@ class HcflowTraining(Trainable):
         }
         loss = self.nll_weight * terms["nll"]
         if self.pixel_weight:
-            terms["pixel"] = (self._generate(y, x.shape[-1], self.pixel_tau, noise).clamp(0, 1) - x).abs().mean()
+            terms["pixel"] = (
+                (self._generate(y, (x.shape[-2], x.shape[-1]), self.pixel_tau, noise).clamp(0, 1) - x).abs().mean()
+            )
             loss = loss + self.pixel_weight * terms["pixel"]
         if self.perceptual_weight:
             net = self._net(x.device)
-            drawn = self._generate(y, x.shape[-1], self.perceptual_tau, noise).clamp(0, 1)
+            drawn = self._generate(y, (x.shape[-2], x.shape[-1]), self.perceptual_tau, noise).clamp(0, 1)
             terms["perceptual"] = net.distance(net.embed(drawn), net.embed(x)).mean()
             loss = loss + self.perceptual_weight * terms["perceptual"]
         return {"loss": loss, **terms}
@@ -99,4 +101,4 @@ class HcflowTraining(Trainable):
     def preview(self, x: Tensor, y: Tensor | None, noise: BatchNoise) -> Tensor:
         """Samples at temperature 0.8."""
         assert y is not None
-        return self._generate(y, x.shape[-1], 0.8, noise).clamp(0, 1)
+        return self._generate(y, (x.shape[-2], x.shape[-1]), 0.8, noise).clamp(0, 1)

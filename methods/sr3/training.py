@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from bench.contract import BatchNoise, Degradation, Trainable, register_trainable
-from bench.errors import BenchError
-from methods.sr3.method import load_weights
+from bench.operators.bicubic import enlarge
+from bench.training.trainable import BatchNoise, Trainable, register_trainable
+from methods.sr3.checkpoints import load_weights
 from methods.sr3.sampler import TRAIN_STEPS, make_scheduler, signal_levels
 from methods.sr3.unet import Sr3Config, Sr3Unet
 
@@ -22,7 +21,7 @@ class Sr3Training(Trainable):
     """Predict the noise at a noise level that is uniform between those of two neighbouring steps.
 
     Args:
-        unet: keys of :class:`methods.sr3.unet.Sr3Config`.
+        unet: shape of the network.
         scale: the scale factor to train for.
         loss: "l1" (published) or "l2".
         reduction: "sum" over all elements (public implementation) or "mean".
@@ -34,20 +33,16 @@ class Sr3Training(Trainable):
 
     def __init__(
         self,
-        unet: Mapping[str, Any],
+        unet: Sr3Config,
         scale: int,
         loss: Literal["l1", "l2"] = "l1",
         reduction: Literal["sum", "mean"] = "mean",
         weights: str | None = None,
     ) -> None:
         super().__init__()
-        for name, value, options in (("loss", loss, ("l1", "l2")), ("reduction", reduction, ("sum", "mean"))):
-            if value not in options:
-                raise BenchError(f"{name}={value} is not one of {', '.join(options)}.")
-        self.network = Sr3Unet(Sr3Config(**unet))
+        self.network = Sr3Unet(unet)
         self.scale, self.loss, self.reduction = scale, loss, reduction
         self.register_buffer("levels", signal_levels().float(), persistent=False)
-        self.degradation: Degradation | None = None
         if weights:
             load_weights(self.network, weights)
 
@@ -57,9 +52,8 @@ class Sr3Training(Trainable):
 
     def condition(self, y: Tensor) -> Tensor:
         """Bicubic upsample of y in [-1, 1]."""
-        if self.degradation is None or self.degradation.device != y.device:
-            self.degradation = Degradation(self.scale, y.shape[-1] * self.scale, y.device)
-        return 2 * self.degradation.up(y) - 1
+        side = y.shape[-1] * self.scale
+        return 2 * enlarge(y, (side, side)) - 1
 
     def forward(self, x: Tensor, y: Tensor | None, noise: BatchNoise) -> dict[str, Tensor]:
         """Error of the predicted noise, or of the velocity where the network predicts that."""

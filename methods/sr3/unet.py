@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bench.network import Settings
 
-@dataclass(frozen=True)
-class Sr3Config:
+
+class Sr3Config(Settings):
     """Shape of the network; the defaults are those of FFHQ-256 with 64 base channels.
 
     Attributes:

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from bench.degradation import Degradation
 from bench.errors import BenchError
 from bench.metrics import Evaluation, column, metric_facts, metrics, resolve_metrics
+from bench.operators.bicubic import Bicubic
 
 SHAPES = {"sample": (2, 3), "pair": (2, 3), "image": (2,)}
 OFFLINE = [n for n in metrics.names() if "_lpips" not in f"_{n}"]  # lpips_* need a download
@@ -23,7 +23,7 @@ def test_facts_are_complete(name: str) -> None:
 
 @pytest.mark.parametrize("name", [n for n in OFFLINE if metrics.get(n).facts.domain != "timing"])
 def test_shapes_follow_the_domain(name: str) -> None:
-    d = Degradation(4, 64)
+    d = Bicubic(64, 4)
     hr = torch.rand(2, 3, 64, 64)
     e = Evaluation(hr, d.observe(hr), torch.rand(2, 3, 3, 64, 64), d)
     value = metrics.get(name)()(e)
@@ -33,7 +33,7 @@ def test_shapes_follow_the_domain(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["seconds", "throughput"])
 def test_time_is_not_computed_from_images(name: str) -> None:
-    d = Degradation(4, 64)
+    d = Bicubic(64, 4)
     hr = torch.rand(2, 3, 64, 64)
     with pytest.raises(BenchError, match=r"bench\.run\.timing"):
         metrics.get(name)()(Evaluation(hr, d.observe(hr), hr[:, None], d))
@@ -53,8 +53,8 @@ def test_pyiqa_is_optional_and_agrees_on_psnr(photographs: torch.Tensor) -> None
         return
     from bench.metrics import load_metrics
 
-    d = Degradation(4, 64)
-    samples = d.up(d.down(photographs)).clamp(0, 1)[:, None]
+    d = Bicubic(64, 4)
+    samples = d.up(d.forward(photographs)).clamp(0, 1)[:, None]
     e = Evaluation(photographs, d.observe(photographs), samples, d)
     ours, theirs = (m(e).numpy() for m in load_metrics(["psnr", "pyiqa:psnr"], "cpu").values())
     np.testing.assert_allclose(ours, theirs, atol=1e-3)

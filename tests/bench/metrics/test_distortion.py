@@ -3,13 +3,14 @@ import pytest
 import skimage.metrics
 import torch
 
-from bench.degradation import Degradation, quantise
 from bench.metrics import Evaluation, metrics
+from bench.operators import quantise
+from bench.operators.bicubic import Bicubic
 
 
 @pytest.fixture
 def evaluation(photographs: torch.Tensor) -> Evaluation:
-    d = Degradation(4, 64)
+    d = Bicubic(64, 4)
     y = d.observe(photographs)
     noise = torch.randn(3, 4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     samples = quantise(d.up(y)[:, None] + 0.05 * noise)
@@ -46,14 +47,14 @@ def test_ssim_against_scikit_image(evaluation: Evaluation) -> None:
 
 def test_lr_psnr_against_a_few_lines(evaluation: Evaluation) -> None:
     e = evaluation
-    low = np.clip(e.degradation.down(e.samples.double().float()).numpy(), 0, 1)
+    low = np.clip(e.degradation.forward(e.samples.double().float()).numpy(), 0, 1)
     mse = ((low - e.y[:, None].numpy()) ** 2).mean((2, 3, 4))
     np.testing.assert_allclose(value("lr_psnr", e), -10 * np.log10(mse), atol=1e-3)
 
 
 def test_a_perfect_sample(photographs: torch.Tensor) -> None:
-    d = Degradation(4, 64)
-    e = Evaluation(photographs, d.down(photographs), photographs[:, None], d)
+    d = Bicubic(64, 4)
+    e = Evaluation(photographs, d.forward(photographs), photographs[:, None], d)
     assert value("psnr", e).min() == pytest.approx(80, abs=0.01)
     assert value("ssim", e).min() == pytest.approx(1)
     assert value("lr_psnr", e).min() == pytest.approx(80, abs=0.01)
@@ -72,6 +73,6 @@ def test_apd_is_twice_the_variance(evaluation: Evaluation) -> None:
 
 @pytest.mark.parametrize(("deterministic", "expected"), [(True, 0.0), (False, np.nan)])
 def test_apd_of_one_sample(photographs: torch.Tensor, deterministic: bool, expected: float) -> None:
-    d = Degradation(4, 64)
+    d = Bicubic(64, 4)
     e = Evaluation(photographs, d.observe(photographs), photographs[:, None], d, deterministic)
     np.testing.assert_equal(value("apd_mse", e), np.full((3, 1), expected, np.float32))

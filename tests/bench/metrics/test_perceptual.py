@@ -10,18 +10,18 @@ import pytest
 import torch
 from stlpips_pytorch import stlpips
 
-from bench.degradation import Degradation
 from bench.errors import BenchError
 from bench.metrics import Evaluation, load_metrics, metrics, resolve_metrics
 from bench.metrics import perceptual as module
 from bench.metrics.perceptual import PerceptualNet, load_net
+from bench.operators.bicubic import Bicubic
 
 
 @pytest.fixture
 def evaluation(photographs: torch.Tensor) -> Evaluation:
-    d = Degradation(4, 64)
+    d = Bicubic(64, 4)
     noise = torch.randn(3, 4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    samples = (d.up(d.down(photographs))[:, None] + 0.1 * noise).clamp(0, 1)
+    samples = (d.up(d.forward(photographs))[:, None] + 0.1 * noise).clamp(0, 1)
     return Evaluation(photographs, d.observe(photographs), samples, d)
 
 

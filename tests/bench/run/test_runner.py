@@ -21,9 +21,9 @@ from PIL import Image
 from bench.config import MethodConfig, RunConfig
 from bench.contract import Facts, Method, methods, register_method
 from bench.data import make_dataset
-from bench.degradation import Degradation
 from bench.errors import BenchError
 from bench.metrics import Evaluation
+from bench.operators.bicubic import Bicubic
 from bench.report.tables import write_tables
 from bench.run.runner import evaluate, run
 from bench.run.store import CellKey, RunDir
@@ -260,7 +260,7 @@ def test_metrics_run_without_tf32_and_leave_the_methods_setting() -> None:
 
     before = torch.backends.cudnn.allow_tf32
     x = torch.zeros(1, 3, 16, 16)
-    evaluate({"any": metric}, Evaluation(x, x[..., ::4, ::4], x[:, None], Degradation(4, 16)))  # type: ignore[dict-item]
+    evaluate({"any": metric}, Evaluation(x, x[..., ::4, ::4], x[:, None], Bicubic(16, 4)))  # type: ignore[dict-item]
     assert seen == [False]
     assert torch.backends.cudnn.allow_tf32 == before
 
@@ -429,7 +429,7 @@ def test_operator_is_exact_for_every_image() -> None:
     from bench.run.runner import observe
 
     dataset = make_dataset({"name": "synthfaces"})
-    exact = Degradation(8, 64, dtype=torch.float64)
+    exact = Bicubic(64, 8, dtype=torch.float64)
     hr, y = observe(dataset, 0, exact)
     assert hr.dtype == y.dtype == torch.float32
     assert torch.equal((y * 255).round() / 255, y)

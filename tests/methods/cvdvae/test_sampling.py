@@ -8,8 +8,8 @@ from torch import Tensor
 from bench.config import read_config
 from bench.contract import Noise
 from bench.data import make_dataset
-from bench.degradation import Degradation
 from bench.errors import BenchError
+from bench.operators.bicubic import Bicubic
 from bench.run.runner import make_method, observe
 
 DEVICE = torch.device("cpu")
@@ -20,9 +20,9 @@ def sample(*overrides: str, n: int = 3, ids: tuple[str, ...] = ("a", "b")) -> Te
     words = ["methods=[cvdvae]", "methods.cvdvae.output=mean", *(f"methods.cvdvae.{o}" for o in overrides)]
     with hydra.initialize_config_module("configs", version_base="1.3"):
         method = make_method(read_config(hydra.compose("run", words)).methods[0])
-    method.prepare(Degradation(8, 64), DEVICE)
+    method.prepare(Bicubic(64, 8), DEVICE)
     dataset = make_dataset({"name": "synthfaces", "size": 64, "split": "val"})
-    exact = Degradation(8, 64, dtype=torch.float64)
+    exact = Bicubic(64, 8, dtype=torch.float64)
     y = torch.stack([observe(dataset, i, exact)[1] for i in range(len(ids))])
     return method.sample(y, n, 0.8, Noise(0, ids, range(n)))
 

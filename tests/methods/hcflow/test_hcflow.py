@@ -8,8 +8,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from bench.contract import BatchNoise, Degradation, Noise
+from bench.contract import Noise
 from bench.errors import BenchError
+from bench.operators.bicubic import Bicubic
+from bench.training.trainable import BatchNoise
 from methods.hcflow.flow import ActNorm, Coupling, FlowStep, Hcflow, HcflowConfig, gaussian_log_prob
 from methods.hcflow.method import HcflowMethod, load_weights
 from methods.hcflow.training import HcflowTraining
@@ -186,7 +188,7 @@ def weights(tmp_path: Path) -> dict[str, str]:
 @pytest.mark.parametrize("scale", [4, 8])
 def test_samples_of_an_image_share_its_features(weights: dict[str, str], scale: int) -> None:
     method = HcflowMethod(FLOWS, weights, batch=2)
-    method.prepare(Degradation(scale, 16), torch.device("cpu"))
+    method.prepare(Bicubic(16, scale), torch.device("cpu"))
     _, y = pair(scale)
     many = method.sample(y, 3, 0.8, Noise(0, ["a", "b"], range(3)))
     one = method.sample(y[1:], 1, 0.8, Noise(0, ["b"], [2]))
@@ -208,7 +210,7 @@ def test_samples_of_an_image_share_its_features(weights: dict[str, str], scale: 
 )
 def test_bad_settings_are_one_sentence(weights: dict[str, str], settings: dict, sentence: str) -> None:
     with pytest.raises(BenchError, match=sentence):
-        HcflowMethod(**{"flow": FLOWS, "weights": weights, **settings}).prepare(Degradation(4, 16), torch.device("cpu"))
+        HcflowMethod(**{"flow": FLOWS, "weights": weights, **settings}).prepare(Bicubic(16, 4), torch.device("cpu"))
 
 
 def test_official_checkpoints_load(tmp_path: Path) -> None:

@@ -7,8 +7,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from bench.contract import BatchNoise, Degradation, Noise
+from bench.contract import Noise
 from bench.errors import BenchError
+from bench.operators.bicubic import Bicubic
+from bench.training.trainable import BatchNoise
 from methods.sr3.method import Sr3, load_weights
 from methods.sr3.sampler import make_scheduler, sample, signal_levels
 from methods.sr3.training import Sr3Training
@@ -116,17 +118,17 @@ def weights(tmp_path: Path) -> Path:
 
 def make(path: Path, **settings) -> Sr3:
     method = Sr3(**{"unet": TINY, "weights": {"x4": str(path)}, "steps": 4, **settings})
-    method.prepare(Degradation(4, 32), torch.device("cpu"))
+    method.prepare(Bicubic(32, 4), torch.device("cpu"))
     return method
 
 
 def test_projection_removes_the_colour_shift(weights: Path) -> None:
-    d, y = Degradation(4, 32), 0.25 + 0.5 * torch.rand(1, 3, 8, 8)
+    d, y = Bicubic(32, 4), 0.25 + 0.5 * torch.rand(1, 3, 8, 8)
     shift = {}
     for project in (True, False):
         x = make(weights, project=project, batch=2).sample(y, 2, None, Noise(0, ["a"], range(2)))
         assert x.shape == (1, 2, 3, 32, 32)
-        shift[project] = (d.down(x) - y[:, None]).mean((3, 4)).abs().max()
+        shift[project] = (d.forward(x) - y[:, None]).mean((3, 4)).abs().max()
     assert shift[True] < shift[False]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from diffusers import DDPMScheduler
 from torch import Tensor, nn
 
 TRAIN_STEPS = 1000
@@ -33,3 +34,21 @@ class Schedule(nn.Module):
         buffer = getattr(self, name)
         assert isinstance(buffer, Tensor)
         return buffer[t][:, None, None, None]
+
+
+def make_scheduler(steps: int, clip: bool = True) -> DDPMScheduler:
+    """Ancestral sampling with learned-range variance on `steps` of the 1000 steps of a linear schedule.
+
+    `clip` keeps the predicted clean image within [-1, 1].
+    """
+    scheduler = DDPMScheduler(
+        num_train_timesteps=TRAIN_STEPS,
+        beta_start=1e-4,
+        beta_end=0.02,
+        beta_schedule="linear",
+        variance_type="learned_range",
+        clip_sample=clip,
+        timestep_spacing="linspace",
+    )
+    scheduler.set_timesteps(steps)
+    return scheduler

@@ -8,10 +8,11 @@ import torch
 from safetensors.torch import save_file
 
 from bench.config import RunConfig
-from bench.contract import Degradation, Noise
+from bench.contract import Noise
 from bench.errors import BenchError
-from methods.dps.method import Dps, load_weights
-from methods.dps.unet import Prior, UnetConfig
+from bench.operators.bicubic import Bicubic
+from methods.diffusion.unet import Prior, UnetConfig
+from methods.dps import Dps, load_weights
 
 TINY = {"size": 32, "channels": 32, "multipliers": [1, 2], "attention": [16], "head_channels": 16, "patch": 2}
 
@@ -26,7 +27,7 @@ def weights(tmp_path: Path) -> Path:
 
 def sample(path: Path, y: torch.Tensor, n: int = 2, **settings) -> torch.Tensor:
     method = Dps(**{"unet": TINY, "weights": str(path), "steps": 4, **settings})
-    method.prepare(Degradation(4, 32), torch.device("cpu"))
+    method.prepare(Bicubic(32, 4), torch.device("cpu"))
     return method.sample(y, n, None, Noise(0, [str(i) for i in range(len(y))], range(n)))
 
 
@@ -52,9 +53,9 @@ def test_the_coupled_norm_depends_on_the_batch(weights: Path, y: torch.Tensor) -
 
 
 def test_fading_guidance_is_weaker(weights: Path, y: torch.Tensor) -> None:
-    d = Degradation(4, 32)
+    d = Bicubic(32, 4)
     error = [
-        (d.down(sample(weights, y, steps=50, guidance=0.5, guidance_schedule=s)) - y[:, None]).square().mean()
+        (d.forward(sample(weights, y, steps=50, guidance=0.5, guidance_schedule=s)) - y[:, None]).square().mean()
         for s in ("constant", "noise")
     ]
     assert error[0] < error[1]
@@ -62,8 +63,8 @@ def test_fading_guidance_is_weaker(weights: Path, y: torch.Tensor) -> None:
 
 def test_projection_makes_consistent(weights: Path, y: torch.Tensor) -> None:
     """More than without; what is clipped afterwards, much with random weights, is not consistent any more."""
-    d = Degradation(4, 32)
-    error = [(d.down(sample(weights, y, project=p)) - y[:, None]).square().mean() for p in (True, False)]
+    d = Bicubic(32, 4)
+    error = [(d.forward(sample(weights, y, project=p)) - y[:, None]).square().mean() for p in (True, False)]
     assert error[0] < 0.8 * error[1]
 
 

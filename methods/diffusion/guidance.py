@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import torch
 
-from bench.contract import Degradation, Noise, Study, register_study
 from bench.data import make_dataset
-from bench.degradation import quantise
 from bench.metrics import Evaluation, load_metrics
-from bench.run.runner import evaluate, observe
-from methods.dps.method import Dps
+from bench.operators.bicubic import Bicubic
+from bench.run.draw import Sampler, observe
+from bench.run.runner import evaluate
+from bench.run.study import Study, register_study
+from bench.settings import build
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,17 +50,17 @@ class GuidanceStudy(Study):
 
     def compute(self, item: int, seed: int, device: torch.device) -> pd.DataFrame:
         """Return a row per scale for one image: guidance and the metrics, means over samples."""
-        degradation = Degradation(self.scale, self.dataset.size, device)
-        exact = Degradation(self.scale, self.dataset.size, dtype=torch.float64)
+        from methods.dps import Dps
+
+        operator = Bicubic(self.dataset.size, self.scale)
         metrics = load_metrics(METRICS, device)
-        hr, y = (t[None].to(device) for t in observe(self.dataset, item, exact))
+        hr, y = (t[None].to(device) for t in observe(self.dataset, item, operator.to("cpu", torch.float64), seed))
         rows = []
         for guidance in self.guidance:
-            method = Dps(**{**self.method, "guidance": guidance})
-            method.prepare(degradation, device)
-            noise = Noise(seed, [self.dataset.ids[item]], range(self.n), device)
-            samples = quantise(method.sample(y, self.n, None, noise))
-            values = evaluate(metrics, Evaluation(hr, y, samples, degradation))
+            settings = {**self.method, "guidance": guidance}
+            method = build(Dps, settings, "study.method", "dps").prepare(operator, device)
+            samples = Sampler(method, "dps", seed, self.n)(y, [self.dataset.ids[item]], None)
+            values = evaluate(metrics, Evaluation(hr, y, samples, method.operator))
             rows.append({"guidance": guidance} | {k: float(v.mean()) for k, v in values.items()})
         return pd.DataFrame(rows)
 

@@ -7,13 +7,13 @@ import pytest
 import torch
 from diffusers import DDPMScheduler
 
-from bench.contract import BatchNoise
-from bench.degradation import Degradation
 from bench.errors import BenchError
-from methods.dps.sampler import make_scheduler, posterior_sample
-from methods.dps.schedule import Schedule
-from methods.dps.training import DiffusionTraining, bound
-from methods.dps.unet import Prior, UnetConfig, from_guided_diffusion, make_unet
+from bench.operators.bicubic import Bicubic
+from bench.training.trainable import BatchNoise
+from methods.diffusion.schedule import Schedule
+from methods.diffusion.training import DiffusionTraining, bound
+from methods.diffusion.unet import Prior, UnetConfig, from_guided_diffusion, make_unet
+from methods.dps import make_scheduler, posterior_sample
 
 SMALL = UnetConfig(size=32, channels=32, multipliers=(1, 2), blocks=1, attention=(16,), head_channels=16)
 
@@ -45,7 +45,7 @@ def generators(n: int, seed: int = 0) -> list[torch.Generator]:
 
 
 def test_without_guidance_the_exact_prior_gives_the_data_distribution() -> None:
-    d = Degradation(4, 16)
+    d = Bicubic(16, 4)
     start = torch.randn(64, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     scheduler = make_scheduler(250)
     prior = ExactPrior(0.25, scheduler)
@@ -56,24 +56,24 @@ def test_without_guidance_the_exact_prior_gives_the_data_distribution() -> None:
 
 def test_guidance_pulls_towards_consistency_and_keeps_the_null_space() -> None:
     """White images have a known posterior: D+ y in the range of D+, the prior outside of it."""
-    d = Degradation(4, 16)
+    d = Bicubic(16, 4)
     truth = 0.25 * torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(1))
-    y = (d.down(truth) + 1) / 2
+    y = (d.forward(truth) + 1) / 2
     start = torch.randn(32, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     scheduler = make_scheduler(250)
     args = (ExactPrior(0.25, scheduler), scheduler, y.expand(32, -1, -1, -1), d, start)
     free = posterior_sample(*args, generators(32), guidance=0.0)
     guided = posterior_sample(*args, generators(32), guidance=0.5)
     target = 2 * y - 1
-    assert (d.down(guided) - target).square().mean() < 0.25 * (d.down(free) - target).square().mean()
-    outside = guided - d.pinv(d.down(guided))
+    assert (d.forward(guided) - target).square().mean() < 0.25 * (d.forward(free) - target).square().mean()
+    outside = guided - d.pinv(d.forward(guided))
     assert outside.var(0).mean().sqrt().item() == pytest.approx(0.25 * math.sqrt(15 / 16), rel=0.1)
 
 
 def test_a_batch_gives_what_single_images_give() -> None:
     torch.manual_seed(0)
     prior = Prior(SMALL).eval()
-    d = Degradation(4, 32)
+    d = Bicubic(32, 4)
     y = torch.rand(2, 3, 8, 8)
     start = torch.randn(2, 3, 32, 32)
     scheduler = make_scheduler(4)

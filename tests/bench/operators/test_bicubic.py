@@ -6,8 +6,9 @@ import torch
 from piq.functional.resize import imresize as piq_imresize
 from resize_right import interp_methods, resize
 
-from bench.degradation import Degradation, quantise, resize_matrix, to_uint8
 from bench.errors import BenchError
+from bench.operators import quantise, to_uint8
+from bench.operators.bicubic import Bicubic, resize_matrix
 
 # MATLAB's imresize(reshape(0:63, [8, 8])', ...); source: github:sanghyun-son/bicubic_pytorch, test_answer/*_aa.mat
 RAMP = np.arange(64.0).reshape(8, 8)
@@ -29,8 +30,8 @@ SCALES = [2, 4, 8]
 
 
 @pytest.fixture(params=SCALES)
-def operator(request: pytest.FixtureRequest) -> Degradation:
-    return Degradation(request.param, 64, dtype=torch.float64)
+def operator(request: pytest.FixtureRequest) -> Bicubic:
+    return Bicubic(64, request.param, dtype=torch.float64)
 
 
 @pytest.fixture
@@ -44,73 +45,73 @@ def test_matlab_golden_figures(shape: tuple[int, int]) -> None:
     np.testing.assert_allclose(ours, MATLAB[shape], atol=5e-9)
 
 
-def test_down_agrees_with_piq_borders_included(operator: Degradation, x: torch.Tensor) -> None:
+def test_down_agrees_with_piq_borders_included(operator: Bicubic, x: torch.Tensor) -> None:
     theirs = piq_imresize(x, sizes=(operator.low_size, operator.low_size))
-    torch.testing.assert_close(operator.down(x), theirs, atol=1e-6, rtol=0)
+    torch.testing.assert_close(operator.forward(x), theirs, atol=1e-6, rtol=0)
 
 
-def test_down_agrees_with_resize_right_away_from_the_borders(operator: Degradation, x: torch.Tensor) -> None:
+def test_down_agrees_with_resize_right_away_from_the_borders(operator: Bicubic, x: torch.Tensor) -> None:
     theirs = resize(x, scale_factors=1 / operator.scale, interp_method=interp_methods.cubic, antialiasing=True)
     inner = (..., slice(2, -2), slice(2, -2))  # that package mirrors without repeating the border
-    torch.testing.assert_close(operator.down(x)[inner], theirs[inner], atol=1e-12, rtol=0)
+    torch.testing.assert_close(operator.forward(x)[inner], theirs[inner], atol=1e-12, rtol=0)
 
 
-def test_up_agrees_with_piq(operator: Degradation, x: torch.Tensor) -> None:
-    y = operator.down(x)
+def test_up_agrees_with_piq(operator: Bicubic, x: torch.Tensor) -> None:
+    y = operator.forward(x)
     theirs = piq_imresize(y, sizes=(64, 64), antialiasing=False)
     torch.testing.assert_close(operator.up(y), theirs, atol=1e-6, rtol=0)
 
 
-def test_constant_images_stay_constant(operator: Degradation) -> None:
+def test_constant_images_stay_constant(operator: Bicubic) -> None:
     one = torch.ones(3, 64, 64, dtype=torch.float64)
-    torch.testing.assert_close(operator.down(one), torch.ones_like(operator.down(one)))
-    torch.testing.assert_close(operator.up(operator.down(one)), one)
+    torch.testing.assert_close(operator.forward(one), torch.ones_like(operator.forward(one)))
+    torch.testing.assert_close(operator.up(operator.forward(one)), one)
 
 
-def test_adjoint(operator: Degradation, x: torch.Tensor) -> None:
+def test_adjoint(operator: Bicubic, x: torch.Tensor) -> None:
     y = torch.randn(2, 3, operator.low_size, operator.low_size, dtype=torch.float64)
-    torch.testing.assert_close((operator.down(x) * y).sum(), (x * operator.adjoint(y)).sum())
+    torch.testing.assert_close((operator.forward(x) * y).sum(), (x * operator.adjoint(y)).sum())
 
 
-def test_pinv_is_moore_penrose(operator: Degradation) -> None:
+def test_pinv_is_moore_penrose(operator: Bicubic) -> None:
     np.testing.assert_allclose(np.linalg.pinv(resize_matrix(64, operator.low_size)), operator._pinv.numpy(), atol=1e-10)
 
 
 @pytest.mark.parametrize("size", [64, 256])
 @pytest.mark.parametrize("scale", SCALES)
 def test_projection_reaches_100_db_in_float32(scale: int, size: int) -> None:
-    operator = Degradation(scale, size)
+    operator = Bicubic(size, scale)
     y = operator.observe(torch.rand(2, 3, size, size))
     projected = operator.project(torch.rand(2, 3, size, size), y)
-    assert -10 * torch.log10((operator.down(projected) - y).square().mean()) > 100
+    assert -10 * torch.log10((operator.forward(projected) - y).square().mean()) > 100
 
 
-def test_projection_is_the_nearest_consistent_image(operator: Degradation, x: torch.Tensor) -> None:
-    y = operator.down(torch.rand_like(x))
+def test_projection_is_the_nearest_consistent_image(operator: Bicubic, x: torch.Tensor) -> None:
+    y = operator.forward(torch.rand_like(x))
     projected = operator.project(x, y)
     other = operator.project(x + torch.randn_like(x), y)  # consistent as well
     assert ((projected - x).square().sum() < (other - x).square().sum()).item()
     torch.testing.assert_close(operator.project(projected, y), projected)
 
 
-def test_differentiable(operator: Degradation, x: torch.Tensor) -> None:
+def test_differentiable(operator: Bicubic, x: torch.Tensor) -> None:
     leaf = x.clone().requires_grad_()
-    operator.down(leaf).square().sum().backward()
-    torch.testing.assert_close(leaf.grad, 2 * operator.adjoint(operator.down(x)))
+    operator.forward(leaf).square().sum().backward()
+    torch.testing.assert_close(leaf.grad, 2 * operator.adjoint(operator.forward(x)))
 
 
 def test_autocast_leaves_the_operators_in_float32() -> None:
-    d = Degradation(4, 64)
+    d = Bicubic(64, 4)
     x, y = torch.rand(2, 3, 64, 64), torch.rand(2, 3, 16, 16)
     with torch.autocast("cpu", torch.bfloat16):
-        error = (d.down(d.project(x, y)) - y).square().mean()
-        assert d.down(x.bfloat16()).dtype == torch.float32
+        error = (d.forward(d.project(x, y)) - y).square().mean()
+        assert d.forward(x.bfloat16()).dtype == torch.float32
     assert error.log10() < -10  # 100 dB; bf16 ends at 50
 
 
-def test_any_leading_shape(operator: Degradation, x: torch.Tensor) -> None:
+def test_any_leading_shape(operator: Bicubic, x: torch.Tensor) -> None:
     stacked = x[None].expand(4, -1, -1, -1, -1)
-    torch.testing.assert_close(operator.down(stacked)[3], operator.down(x))
+    torch.testing.assert_close(operator.forward(stacked)[3], operator.forward(x))
 
 
 def test_quantise_gives_multiples_of_one_level() -> None:
@@ -122,23 +123,23 @@ def test_quantise_gives_multiples_of_one_level() -> None:
 @pytest.mark.parametrize(("scale", "size"), [(3, 64), (0, 64), (64, 64)])
 def test_impossible_scales_are_refused(scale: int, size: int) -> None:
     with pytest.raises(BenchError, match=f"scale={scale}"):
-        Degradation(scale, size)
+        Bicubic(size, scale)
 
 
 def test_wrong_size_is_refused() -> None:
     with pytest.raises(BenchError, match="64x64"):
-        Degradation(4, 64).down(torch.zeros(3, 32, 32))
+        Bicubic(64, 4).forward(torch.zeros(3, 32, 32))
 
 
 def test_consistent_images_are_in_range_and_consistent() -> None:
-    d = Degradation(8, 64, dtype=torch.float64)
+    d = Bicubic(64, 8, dtype=torch.float64)
     generator = torch.Generator().manual_seed(0)
     hr = (torch.randn(4, 3, 64, 64, generator=generator, dtype=torch.float64) * 0.5 + 0.9).clamp(0, 1)  # much white
     y = d.observe(hr)
     x = hr + 0.3 * torch.randn(hr.shape, generator=generator, dtype=torch.float64)
 
     def error(z: torch.Tensor) -> float:
-        return float((d.down(z) - y).square().mean().sqrt())
+        return float((d.forward(z) - y).square().mean().sqrt())
 
     once, found = d.project(x, y).clamp(0, 1), d.consistent(x, y)
     assert found.min() >= 0

@@ -7,17 +7,14 @@ noise, plus the variational bound in bits per dimension with the mean's gradient
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from bench.contract import BatchNoise, Trainable, register_trainable
-from methods.dps.method import load_weights
-from methods.dps.sampler import make_scheduler
-from methods.dps.schedule import TRAIN_STEPS, Schedule
-from methods.dps.unet import Prior, UnetConfig
+from bench.training.trainable import BatchNoise, Trainable, register_trainable
+from methods.diffusion.checkpoints import load_weights
+from methods.diffusion.schedule import TRAIN_STEPS, Schedule, make_scheduler
+from methods.diffusion.unet import Prior, UnetConfig
 
 PREVIEW_STEPS = 50
 
@@ -53,15 +50,15 @@ class DiffusionTraining(Trainable):
     """Fit the prior of DPS.
 
     Args:
-        unet: keys of :class:`methods.dps.unet.UnetConfig`. With ``prediction: velocity`` the square error is that of
+        unet: shape of the network. With ``prediction: velocity`` the square error is that of
             the velocity: the noise's, divided by the share of the signal.
         weights: file to begin with, or None.
 
     """
 
-    def __init__(self, unet: Mapping[str, Any], weights: str | None = None) -> None:
+    def __init__(self, unet: UnetConfig, weights: str | None = None) -> None:
         super().__init__()
-        self.prior = Prior(UnetConfig(**unet))
+        self.prior = Prior(unet)
         if weights:
             load_weights(self.prior, weights)
         self.schedule = Schedule()
