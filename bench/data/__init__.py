@@ -14,12 +14,15 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from bench.errors import BenchError, near_matches
 from bench.registry import Registry
+
+if TYPE_CHECKING:
+    from bench.posterior import GaussianMixture
 
 SPLITS = ("train", "val", "test")
 
@@ -40,10 +43,15 @@ class Dataset(ABC):
     Attributes:
         size: side of every image in pixels.
         ids: a name for each image, unique and the same on every machine: randomness is keyed by it.
+        range: smallest and largest intensity; None for images that are no photographs: nothing is then clipped,
+            rounded or checked, and `load` gives float32.
+        mixture: the distribution of the images where it is known, and with it every posterior; else None.
 
     """
 
     facts: ClassVar[DataFacts]
+    range: tuple[float, float] | None = (0.0, 1.0)
+    mixture: GaussianMixture | None = None
     size: int
     ids: Sequence[str]
 
@@ -52,7 +60,7 @@ class Dataset(ABC):
 
     @abstractmethod
     def load(self, index: int) -> np.ndarray:
-        """Return image `index` as uint8 [size, size, 3]; ImageError if it cannot be used."""
+        """Return image `index` [size, size, 3], uint8, or float32 without a range; ImageError if it cannot be used."""
 
     def load_many(self, indices: Sequence[int]) -> np.ndarray:
         """Return several images as uint8 [N, size, size, 3]; faster than one by one where a dataset is computed."""
