@@ -16,11 +16,12 @@ from hydra import compose, initialize_config_module
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from bench.config import RunConfig
-from bench.contract import Noise, trainables
+from bench.contract import Noise
 from bench.degradation import Degradation
 from bench.metrics import Evaluation, load_metrics
 from bench.run.runner import make_method
 from bench.training.config import read_training
+from bench.training.trainable import trainables
 
 GPU = torch.device("cuda", 0)
 METRICS = ["stlpips_alex", "brisque", "apd_mse", "apd_stlpips_alex", "diversity_stlpips_alex"]  # piq looks at values

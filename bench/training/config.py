@@ -11,8 +11,8 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from bench.config import resolve_device
-from bench.contract import Trainable, trainables
 from bench.errors import BenchError, near_matches
+from bench.training.trainable import Trainable, trainables
 from bench.training.trainer import TrainConfig
 from bench.values import boolean, integer, number, plain, whole
 

@@ -21,12 +21,12 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torchvision.utils import make_grid
 from tqdm import tqdm
 
-from bench.contract import BatchNoise, Trainable
 from bench.degradation import Degradation
 from bench.errors import BenchError
 from bench.files import disk_errors, write_atomic, write_json
 from bench.machine import environment, is_out_of_memory, keep_freed_memory
 from bench.training.data import Order, make_splits, to_tensor
+from bench.training.trainable import BatchNoise, Trainable
 
 CHECKPOINT = "checkpoint.pt"
 WEIGHTS = "weights.safetensors"

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench.contract import BatchNoise, Trainable, register_trainable
 from bench.errors import BenchError
+from bench.training.trainable import BatchNoise, Trainable, register_trainable
 from methods.cvdvae.distributions import Gaussian
 from methods.cvdvae.vdvae import LowResolutionConfig, TopDownBlock, Vdvae, VdvaeConfig
 from methods.cvdvae.weights import load_weights

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench.contract import BatchNoise, Trainable, register_trainable
+from bench.training.trainable import BatchNoise, Trainable, register_trainable
 from methods.dps.method import load_weights
 from methods.dps.sampler import make_scheduler
 from methods.dps.schedule import TRAIN_STEPS, Schedule

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench.contract import BatchNoise, Trainable, register_trainable
 from bench.metrics.perceptual import PerceptualNet, load_net
+from bench.training.trainable import BatchNoise, Trainable, register_trainable
 from methods.hcflow.flow import Hcflow
 from methods.hcflow.method import flow_config, load_weights
 

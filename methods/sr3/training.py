@@ -8,8 +8,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from bench.contract import BatchNoise, Degradation, Trainable, register_trainable
+from bench.contract import Degradation
 from bench.errors import BenchError
+from bench.training.trainable import BatchNoise, Trainable, register_trainable
 from methods.sr3.method import load_weights
 from methods.sr3.sampler import TRAIN_STEPS, make_scheduler, signal_levels
 from methods.sr3.unet import Sr3Config, Sr3Unet

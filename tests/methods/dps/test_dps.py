@@ -7,9 +7,9 @@ import pytest
 import torch
 from diffusers import DDPMScheduler
 
-from bench.contract import BatchNoise
 from bench.degradation import Degradation
 from bench.errors import BenchError
+from bench.training.trainable import BatchNoise
 from methods.dps.sampler import make_scheduler, posterior_sample
 from methods.dps.schedule import Schedule
 from methods.dps.training import DiffusionTraining, bound

@@ -8,8 +8,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from bench.contract import BatchNoise, Degradation, Noise
+from bench.contract import Degradation, Noise
 from bench.errors import BenchError
+from bench.training.trainable import BatchNoise
 from methods.hcflow.flow import ActNorm, Coupling, FlowStep, Hcflow, HcflowConfig, gaussian_log_prob
 from methods.hcflow.method import HcflowMethod, load_weights
 from methods.hcflow.training import HcflowTraining

@@ -7,8 +7,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from bench.contract import BatchNoise, Degradation, Noise
+from bench.contract import Degradation, Noise
 from bench.errors import BenchError
+from bench.training.trainable import BatchNoise
 from methods.sr3.method import Sr3, load_weights
 from methods.sr3.sampler import make_scheduler, sample, signal_levels
 from methods.sr3.training import Sr3Training
