@@ -98,20 +98,20 @@ class Dataset(ABC):
 class Numbered(Sequence[str]):
     """Names ``prefix-000000`` and so on of many images, made when they are asked for."""
 
-    def __init__(self, prefix: str, count: int) -> None:
-        self.prefix, self.count = prefix, count
+    def __init__(self, prefix: str, length: int) -> None:
+        self.prefix, self.length = prefix, length
 
     def __len__(self) -> int:
-        return self.count
+        return self.length
 
     def __getitem__(self, i: Any) -> Any:
         if isinstance(i, slice):
-            return [self[k] for k in range(*i.indices(self.count))]
-        return f"{self.prefix}-{range(self.count)[i]:06d}"
+            return [self[k] for k in range(*i.indices(self.length))]
+        return f"{self.prefix}-{range(self.length)[i]:06d}"
 
     def __contains__(self, name: object) -> bool:
         number = str(name).removeprefix(f"{self.prefix}-")
-        return number.isdecimal() and int(number) < self.count and self[int(number)] == name
+        return number.isdecimal() and int(number) < self.length and self[int(number)] == name
 
 
 def file_identity(path: Path) -> list[Any]:
