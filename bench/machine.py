@@ -18,7 +18,7 @@ from bench.files import sha256
 
 PACKAGES = (
     "diverse-sr-bench", "torch", "torchvision", "numpy", "scipy", "pandas", "hydra-core",
-    "piq", "lpips", "stlpips_pytorch", "pyiqa", "diffusers",
+    "piq", "lpips", "pyiqa", "diffusers",
 )  # fmt: skip
 
 
