@@ -16,14 +16,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
-from typing import Any, ClassVar, Literal
-
-import torch
-from torch import Tensor
+from math import nan
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from bench.errors import BenchError, near_matches
-from bench.operators import Operator
 from bench.registry import Registry
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from bench.operators import Operator
 
 Domain = Literal["sample", "pair", "image", "timing"]
 
@@ -44,6 +47,7 @@ class MetricFacts:
         factor: tables show the value times this.
         column: suffix of the column's name that tells the factor ("" or "_e4").
         digits: format of the (multiplied) value in tables.
+        least_size: shorter side in pixels of the smallest high-resolution images that it is defined for.
 
     """
 
@@ -57,6 +61,7 @@ class MetricFacts:
     factor: float = 1.0
     column: str = ""
     digits: str = ".2f"
+    least_size: int = 1
 
 
 @dataclass
@@ -96,7 +101,7 @@ class Evaluation:
     @property
     def spread_of_one(self) -> Tensor:
         """[B], any measure of diversity of a single sample: 0 for a deterministic method, else undefined (NaN)."""
-        return self.hr.new_full((len(self.hr),), 0.0 if self.deterministic else torch.nan)
+        return self.hr.new_full((len(self.hr),), 0.0 if self.deterministic else nan)
 
     def pairs(self) -> list[tuple[int, int]]:
         """All pairs of samples i < j."""
@@ -115,6 +120,8 @@ class Metric(ABC):
     facts: ClassVar[MetricFacts]
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
+        import torch  # what a metric declares can be read without it
+
         self.device = torch.device(device)
 
     @abstractmethod
@@ -125,7 +132,7 @@ class Metric(ABC):
 metrics: Registry[Metric] = Registry("metric", package="bench.metrics", group="bench.metrics", facts=MetricFacts)
 register_metric = metrics.register
 
-PERCEPTUAL = ("lpips_alex", "lpips_vgg", "stlpips_alex", "stlpips_vgg")
+PERCEPTUAL = ("lpips_alex", "lpips_vgg", "stlpips_alex")
 """Perceptual distances; each also gives ``apd_NAME`` and ``diversity_NAME``."""
 
 
@@ -137,6 +144,14 @@ def metric_facts(name: str) -> MetricFacts:
         return iqa_facts(name.removeprefix("pyiqa:"))
     facts: MetricFacts = metrics.facts(name)
     return facts
+
+
+def too_small(name: str, size: int) -> str | None:
+    """Return the sentence that says why a metric is not defined for images of `size` pixels, None if it is."""
+    least = metric_facts(name).least_size
+    if size >= least:
+        return None
+    return f"{name} is n/a for images of {size}x{size} pixels: it needs {least}x{least} or more."
 
 
 def column(name: str) -> str:
@@ -163,7 +178,7 @@ def resolve_metrics(names: Sequence[str], perceptual: str) -> tuple[list[str], s
     Args:
         names: metric names; ``perceptual``, ``apd_perceptual`` and ``diversity_perceptual`` are placeholders.
         perceptual: one of `PERCEPTUAL`, or "auto": LPIPS (AlexNet) where its weights are on this machine, else
-            shift-tolerant LPIPS (AlexNet), whose weights come with its package.
+            shift-tolerant LPIPS (AlexNet), whose weights come with this project.
 
     Returns:
         the names, and a sentence for the user where "auto" fell back.
