@@ -22,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from tabulate import tabulate
 
+from bench.config import search_path
 from bench.errors import BenchError, near_matches
 
 if TYPE_CHECKING:
@@ -364,7 +365,7 @@ def _hydra(config_name: str, words: list[str], task: Callable[[DictConfig], int]
             raised.append(error)
 
     before = sys.argv
-    sys.argv = [f"python -m bench {config_name}", *words, *_search_path()]
+    sys.argv = [f"python -m bench {config_name}", *words, *search_path()]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # raise errors instead of printing them
     try:
         hydra.main(config_path=CONFIGS, config_name=config_name, version_base="1.3")(job)()
@@ -381,14 +382,6 @@ def _hydra(config_name: str, words: list[str], task: Callable[[DictConfig], int]
     if raised:
         raise raised[-1]
     return max(codes, default=0)
-
-
-def _search_path() -> list[str]:
-    """Where the yaml files of installed plugins are, as an override for hydra."""
-    from bench.registry import plugin_config_dirs
-
-    folders = [d for group in ("bench.methods", "bench.datasets") for d in plugin_config_dirs(group)]
-    return [f"hydra.searchpath=[{','.join(f'file://{d}' for d in sorted(set(folders)))}]"] if folders else []
 
 
 def _missing(error: MissingConfigException) -> str:
@@ -419,7 +412,7 @@ def _known_keys(config_name: str, groups: list[str]) -> list[str]:
     GlobalHydra.instance().clear()
     try:
         with hydra.initialize_config_module("configs", version_base="1.3"):
-            cfg = hydra.compose(config_name, [*groups, *_search_path()])
+            cfg = hydra.compose(config_name, [*groups, *search_path()])
     except (HydraException, OmegaConfBaseException):
         return []
     return _flatten(OmegaConf.to_container(cfg), "")

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from omegaconf import DictConfig
 
-from bench.errors import BenchError
+from bench.errors import BenchError, near_matches
+from bench.registry import plugin_config_dirs
 from bench.values import Shard, boolean, integer, items, number, plain, shard, whole
 
 FROZEN = ("dataset", "operator", "n", "seed", "quantise", "save_images", "metrics")
@@ -135,8 +136,63 @@ def read_config(cfg: DictConfig) -> RunConfig:
     return replace(config, out=Path(str(raw["out"])) if raw["out"] else _default_out(config))
 
 
+def method_config(name: str, settings: Mapping[str, Any] = {}, label: str | None = None) -> MethodConfig:
+    """Read ``configs/methods/NAME.yaml``, here or in a plugin's folder, without a run.
+
+    Args:
+        name: of the configuration file.
+        settings: merged into the file's, at every depth.
+        label: name in tables; None for the file's name.
+
+    Raises:
+        BenchError: there is no such file, or its header is missing.
+
+    """
+    import hydra
+    from hydra.errors import MissingConfigException
+
+    check_label(name)
+    try:
+        with hydra.initialize_config_module("configs", version_base="1.3"):
+            cfg = hydra.compose(overrides=[f"+methods={name}", *search_path()])
+    except MissingConfigException as error:
+        raise BenchError(f"There is no method '{name}'.{near_matches(name, error.options or [])}") from None
+    found: dict[str, Any] = plain(cfg)["methods"]
+    if name not in found:
+        raise BenchError(f"methods/{name}.yaml has no header: write '# @package methods.{name}' into its first line.")
+    merged = merge(found[name] or {}, settings)
+    return MethodConfig(label or name, str(merged.pop("method", name)), merged)
+
+
+def check_label(label: str) -> str:
+    """Return a name of rows; BenchError unless it can be a folder's name and a key of the configuration."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+-]*", label):
+        raise BenchError(f"'{label}' cannot be the name of rows: use letters, digits and - _ . + only.")
+    return label
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Plain settings with others put over them, at every depth."""
+    merged = dict(base)
+    for key, value in over.items():
+        below = merged.get(key)
+        both = isinstance(value, Mapping) and isinstance(below, Mapping)
+        merged[key] = merge(below, value) if both else value
+    return merged
+
+
+def search_path() -> list[str]:
+    """Where the yaml files of installed plugins are, as an override for hydra."""
+    folders = [d for group in ("bench.methods", "bench.datasets") for d in plugin_config_dirs(group)]
+    return [f"hydra.searchpath=[{','.join(f'file://{d}' for d in sorted(set(folders)))}]"] if folders else []
+
+
 def resolve_device(name: str) -> str:
     """Return "cpu" or "cuda:N" for a name or "auto"; BenchError where this machine has no such device."""
+    if name == "cpu":
+        return name
+    import torch
+
     if name == "auto":
         return "cuda:0" if torch.cuda.is_available() else "cpu"
     try:
