@@ -16,16 +16,21 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
-from typing import Any, ClassVar, Literal
-
-import torch
-from torch import Tensor
+from math import nan
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from bench.errors import BenchError, near_matches
-from bench.operators import Operator
 from bench.registry import Registry
 
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from bench.operators import Operator
+
 Domain = Literal["sample", "pair", "image", "timing"]
+ARROWS = {"higher": "↑", "lower": "↓"}
+"""The better direction, for reading."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +101,7 @@ class Evaluation:
     @property
     def spread_of_one(self) -> Tensor:
         """[B], any measure of diversity of a single sample: 0 for a deterministic method, else undefined (NaN)."""
-        return self.hr.new_full((len(self.hr),), 0.0 if self.deterministic else torch.nan)
+        return self.hr.new_full((len(self.hr),), 0.0 if self.deterministic else nan)
 
     def pairs(self) -> list[tuple[int, int]]:
         """All pairs of samples i < j."""
@@ -115,6 +120,8 @@ class Metric(ABC):
     facts: ClassVar[MetricFacts]
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
+        import torch  # what a metric declares can be read without it
+
         self.device = torch.device(device)
 
     @abstractmethod
@@ -142,6 +149,11 @@ def metric_facts(name: str) -> MetricFacts:
 def column(name: str) -> str:
     """Name of the metric's column in table.csv."""
     return name + metric_facts(name).column
+
+
+def unit(facts: MetricFacts) -> str:
+    """Unit and factor of a column, as in "dB" or "x 1e4"; "" for neither."""
+    return f"x {facts.factor:.0e}".replace("e+0", "e") if facts.factor != 1 else facts.unit
 
 
 def load_metrics(names: Iterable[str], device: torch.device | str) -> dict[str, Metric]:
