@@ -38,11 +38,13 @@ Commands:
   methods   list the methods
   metrics   list the metrics
   data      list the datasets and how to get them
+  operators list the operators, y = A x + sigma n
   weights   list, download or take local files of known checkpoints  [get NAME | add NAME FILE]
 
 Examples:
   python -m bench run methods=[bicubic] scale=8
   python -m bench run methods=[bicubic] dataset=portraits256 scale=[4,8] out=results/runs/portraits
+  python -m bench run methods=[bicubic] operator=average operator.sigma=0.05
   python -m bench check method=bicubic
   python -m bench train method=vdvae dataset=shipped budget=2h
   python -m bench reproduce paper dataset=synthfaces limit=10
@@ -227,54 +229,20 @@ def _write_results(directory: RunDir, paper: bool) -> str:
     return table
 
 
-def _methods(words: list[str]) -> int:
-    _parser("methods", "List the methods. Example: python -m bench methods").parse_args(words)
-    from bench.contract import methods
+def _list(kind: str) -> Callable[[list[str]], int]:
+    """Print the table of a kind of plugins, and which of them are broken."""
 
-    lines = []
-    for name in methods.names():
-        f = methods.get(name).facts
-        scales = "any" if f.scales is None else ", ".join(f"x{s}" for s in f.scales)
-        lines.append(
-            [name, f.title, scales, "yes" if f.uses_tau else "no", f.evaluations, f.weights_licence, f.citation]
-        )
-    heads = ["name", "title", "scales", "tau", "evaluations", "weights' licence", "citation"]
-    from tabulate import tabulate
+    def command(words: list[str]) -> int:
+        _parser(kind, f"List the {kind}. Example: python -m bench {kind}").parse_args(words)
+        from bench import listing
 
-    print(tabulate(lines, headers=heads, tablefmt="simple", maxcolwidths=[None] * 6 + [60]))
-    return _broken(methods.broken)
+        print(getattr(listing, f"{kind}_table")())
+        broken = listing.broken_plugins(kind)
+        for sentence in broken:
+            print(f"bench: {sentence}", file=sys.stderr)
+        return 1 if broken else 0
 
-
-def _metrics(words: list[str]) -> int:
-    _parser("metrics", "List the metrics. Example: python -m bench metrics").parse_args(words)
-    from bench.metrics import metrics
-    from bench.report.tables import ARROWS, unit
-
-    lines = []
-    for name in metrics.names():
-        f = metrics.get(name).facts
-        lines.append([name, ARROWS[f.better], unit(f), f.domain, f.range, f.source])
-    heads = ["name", "better", "unit", "per", "range", "source"]
-    from tabulate import tabulate
-
-    print(tabulate(lines, headers=heads, tablefmt="simple", maxcolwidths=[None] * 4 + [30, 60]))
-    print("\nAny metric of pyiqa as pyiqa:NAME (extra `iqa`, non-commercial licence).")
-    return _broken(metrics.broken)
-
-
-def _data(words: list[str]) -> int:
-    _parser("data", "List the datasets and how to get them. Example: python -m bench data").parse_args(words)
-    from bench.data import datasets
-
-    lines = []
-    for name in datasets.names():
-        f = datasets.get(name).facts
-        lines.append([name, f.title, "all" if f.default_limit is None else f.default_limit, f.licence, f.how_to_get])
-    heads = ["name", "title", "images", "licence", "how to get it"]
-    from tabulate import tabulate
-
-    print(tabulate(lines, headers=heads, tablefmt="simple", maxcolwidths=[None, None, None, 30, 70]))
-    return _broken(datasets.broken)
+    return command
 
 
 def _weights(words: list[str]) -> int:
@@ -287,48 +255,19 @@ def _weights(words: list[str]) -> int:
     adding.add_argument("name")
     adding.add_argument("file", type=Path)
     arguments = parser.parse_args(words)
-    from bench import weights
+    from bench import listing, weights
 
     if arguments.action == "get":
         print(weights.get(weights.find(arguments.name)))
-        return 0
-    if arguments.action == "add":
+    elif arguments.action == "add":
         print(weights.add(weights.find(arguments.name), arguments.file))
-        return 0
-    lines = []
-    for c in weights.CHECKPOINTS:
-        size = f"{c.path.stat().st_size / 1e6:.0f}" if c.path.is_file() else ""
-        how = "get" if c.url else "add"
-        lines.append([c.name, weights.state(c), size, how, c.file, c.used_by, c.licence, c.page])
-    import methods
-
-    for path in sorted(Path(methods.__path__[0]).glob("*/shipped/*.safetensors")):
-        method = path.parent.parent.name
-        size = f"{path.stat().st_size / 1e6:.1f}"
-        lines.append(
-            [f"{method}/{path.stem}", "shipped", size, "", path.name, f"methods.{method}", "MIT", "this project"]
-        )
-    for shipped in weights.METRIC_FILES:
-        size = f"{shipped.path.stat().st_size / 1e6:.1f}"
-        lines.append(
-            [shipped.name, "shipped", size, "", shipped.path.name, shipped.used_by, shipped.licence, shipped.page]
-        )
-    heads = ["name", "state", "MB", "how", "file", "used by", "licence", "origin"]
-    from tabulate import tabulate
-
-    print(tabulate(lines, headers=heads, tablefmt="simple", maxcolwidths=[None] * 4 + [34, 34, None, 40]))
-    print(f"\nKept in {weights.folder_of_weights()}. python -m bench weights get NAME, or add NAME FILE.")
+    else:
+        print(listing.weights_table())
     return 0
 
 
 def _parser(command: str, description: str) -> argparse.ArgumentParser:
     return argparse.ArgumentParser(prog=f"python -m bench {command}", description=description)
-
-
-def _broken(plugins: dict[str, str]) -> int:
-    for name, reason in plugins.items():
-        print(f"bench: plugin '{name}' could not be imported: {reason}", file=sys.stderr)
-    return 1 if plugins else 0
 
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
@@ -338,9 +277,10 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "figure": _figure,
     "reproduce": _reproduce,
     "tables": _tables,
-    "methods": _methods,
-    "metrics": _metrics,
-    "data": _data,
+    "methods": _list("methods"),
+    "metrics": _list("metrics"),
+    "data": _list("data"),
+    "operators": _list("operators"),
     "weights": _weights,
 }
 HYDRA_COMMANDS = ("run", "check", "train", "figure", "reproduce")
