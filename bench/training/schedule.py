@@ -11,7 +11,8 @@ from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 if TYPE_CHECKING:
-    from bench.training.trainer import State, TrainConfig
+    from bench.training.config import TrainConfig
+    from bench.training.trainer import State
 
 # a step whose gradient is too large is skipped by the optimiser and counted by the schedule
 warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")

@@ -100,7 +100,7 @@ def test_published_tables_as_printed() -> None:
 
 
 def test_figures_show_the_samples_of_the_run(configure: Callable[..., RunConfig], tmp_path: Path) -> None:
-    config = configure("methods=[cvdvae]", "save_images=2", "n=2", "limit=2")
+    config = configure("methods=[cvdvae]", "figure_images=2", "n=2", "limit=2")
     directory, _ = run(config)
     alone = RunDir(tmp_path / "alone")
     draw_pictures(config, alone, [CellKey("cvdvae", 8, 0.8)], [1], samples=2)

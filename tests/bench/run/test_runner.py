@@ -18,7 +18,7 @@ import pytest
 import torch
 from PIL import Image
 
-from bench.config import MethodConfig, RunConfig
+from bench.config import MethodConfig, RunConfig, parse_shard
 from bench.contract import Facts, Method, methods, register_method
 from bench.data import make_dataset
 from bench.errors import BenchError
@@ -27,7 +27,6 @@ from bench.operators.bicubic import Bicubic, enlarge
 from bench.report.tables import write_tables
 from bench.run.runner import evaluate, run
 from bench.run.store import CellKey, RunDir
-from bench.values import shard
 
 Configure = Callable[..., RunConfig]
 
@@ -45,12 +44,11 @@ class Noisy(Method):
 @pytest.fixture
 def add() -> Iterator[Callable[[type[Method], RunConfig], RunConfig]]:
     """Register a class as `misfit` for one test and return a configuration that runs it."""
-    from dataclasses import replace
 
     def register(cls: type[Method], config: RunConfig, *others: str) -> RunConfig:
         register_method("misfit")(cls)
         entries = (MethodConfig("misfit", "misfit", {}), *(MethodConfig(o, o, {}) for o in others))
-        return replace(config, methods=entries)
+        return config.model_copy(update={"methods": entries})
 
     yield register
     methods._items.pop("misfit", None)
@@ -274,12 +272,12 @@ def test_full_disk_keeps_what_is_done(configure: Configure, monkeypatch: pytest.
 
     monkeypatch.setattr(bench.run.store.os, "fsync", fsync)
     with pytest.raises(BenchError, match="the disk is full"):
-        run(configure("limit=8", "save_images=0"))
+        run(configure("limit=8", "figure_images=0"))
     monkeypatch.setattr(bench.run.store.os, "fsync", real)
     kept = len(rows(RunDir(tmp_path / "run"), "bicubic", None))
     assert 0 < kept < 8
     assert not list((tmp_path / "run").rglob("*.tmp"))
-    assert run(configure("limit=8", "save_images=0"))[1]
+    assert run(configure("limit=8", "figure_images=0"))[1]
 
 
 def test_two_runs_cannot_share_a_directory(configure: Configure) -> None:
@@ -319,9 +317,9 @@ def test_who_may_share_a_directory(
     import bench.run.store
 
     monkeypatch.setattr(bench.run.store, "PATIENCE", 0.05)
-    with RunDir(tmp_path, shard(first)).lock():
+    with RunDir(tmp_path, parse_shard(first)).lock():
         expectation = nullcontext() if allowed else pytest.raises(BenchError, match="Another run is working")
-        with expectation, RunDir(tmp_path, shard(second)).lock():
+        with expectation, RunDir(tmp_path, parse_shard(second)).lock():
             pass
     with RunDir(tmp_path).lock():
         pass
@@ -329,13 +327,13 @@ def test_who_may_share_a_directory(
 
 @pytest.mark.parametrize("text", ["8/8", "1", "a/b", "-1/4", "1/0"])
 def test_a_wrong_part_is_one_sentence(configure: Configure, text: str) -> None:
-    with pytest.raises(BenchError, match="is no part: write 0/8"):
+    with pytest.raises(BenchError, match=r"shard=.* is wrong: it should be a part, as 0/8"):
         configure(f"shard='{text}'")
 
 
 @pytest.mark.parametrize("kills", [3])
 def test_sigkill_at_any_point_and_resume_give_the_same_tables(tmp_path: Path, kills: int) -> None:
-    settings = ["limit=40", "scale=[4,8]", "metrics=[psnr,ssim,brisque,apd_mse]", "device=cpu", "save_images=2"]
+    settings = ["limit=40", "scale=[4,8]", "metrics=[psnr,ssim,brisque,apd_mse]", "device=cpu", "figure_images=2"]
 
     def command(out: Path) -> list[str]:
         return [sys.executable, "-m", "bench", "run", *settings, f"out={out}"]
@@ -387,7 +385,7 @@ def test_memory_stays_flat(configure: Configure) -> None:
     peaks = []
     for limit in (50, 200):
         tracemalloc.start()
-        run(configure(f"limit={limit}", "save_images=0", f"out={configure().out}-{limit}"))
+        run(configure(f"limit={limit}", "figure_images=0", f"out={configure().out}-{limit}"))
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 1.5 * peaks[0] + 2**20

@@ -6,15 +6,15 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from bench.training.config import TrainConfig
 from bench.training.trainable import BatchNoise, Trainable
-from bench.training.trainer import TrainConfig, Trainer
+from bench.training.trainer import Trainer
 
 
 class Colour(Trainable):
@@ -48,7 +48,7 @@ def make_config(out: Path, **changes: Any) -> TrainConfig:
     assert changes.keys() <= settings.keys()
     settings |= changes
     record = {k: v for k, v in settings.items() if k != "device"}
-    assert {f.name for f in fields(TrainConfig)} == settings.keys() | {"out", "record"}
+    assert set(TrainConfig.model_fields) == settings.keys() | {"out", "record"}
     return TrainConfig(**settings, out=out, record=record)
 
 
