@@ -1,8 +1,8 @@
 """Posteriors that are known exactly: a Gaussian mixture of low rank seen through a linear operator.
 
 Prior p(x) = sum_k pi_k N(m_k, W_k W_k^T + s_k^2 I), observation y = A x + sigma n. With A = U diag(a) V^T every
-component's posterior is again low rank plus a diagonal in the basis V: write x = m + W u + s e with standard normal u and
-e. Then u | y is Gaussian in as many dimensions as the rank, and s e | y, u has the variance s^2 sigma^2 / d in each
+component's posterior is again low rank plus a diagonal in the basis V: write x = m + W u + s e with standard normal u
+and e. Then u | y is Gaussian in as many dimensions as the rank, and s e | y, u has the variance s^2 sigma^2 / d in each
 coordinate of V, where d = s^2 a^2 + sigma^2. Nothing is larger than the rank by the number of pixels; sigma = 0 is
 allowed.
 """
@@ -143,7 +143,9 @@ class _Component:
 
     def residual(self, y: Tensor) -> Tensor:
         """U^T (y - A m), 0 where nothing is seen, [3, H, W]."""
-        return self.svd.u_t(y) - torch.where(self.seen, self.svd.s * self.svd.v_t(self.mean), torch.zeros_like(self.mean))
+        return self.svd.u_t(y) - torch.where(
+            self.seen, self.svd.s * self.svd.v_t(self.mean), torch.zeros_like(self.mean)
+        )
 
     def latent_mean(self, residual: Tensor) -> Tensor:
         """E[u | y], [R]."""

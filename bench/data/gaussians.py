@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bench.data import DataFacts, Dataset, check_split, register_dataset
+from bench.data import DataFacts, Dataset, Numbered, check_split, register_dataset
 from bench.errors import BenchError
+from bench.files import sha256
 
 if TYPE_CHECKING:
     from bench.posterior import GaussianMixture
@@ -43,21 +44,6 @@ def load_mixture(size: int, path: Path = FILE) -> GaussianMixture:
     return mixture if size == max(SIZES) else mixture.averaged(max(SIZES) // size)
 
 
-class _Names(Sequence[str]):
-    def __init__(self, split: str) -> None:
-        self.split = split
-
-    def __len__(self) -> int:
-        return COUNT
-
-    def __getitem__(self, i: Any) -> Any:
-        if isinstance(i, slice):
-            return [self[k] for k in range(*i.indices(COUNT))]
-        if not -COUNT <= i < COUNT:
-            raise IndexError(i)
-        return f"{self.split}-{i % COUNT:06d}"
-
-
 @register_dataset("gaussians")
 class Gaussians(Dataset):
     """Images drawn from the mixture, 64 pixels by default; every one follows from its number alone."""
@@ -74,8 +60,8 @@ class Gaussians(Dataset):
         check_split("gaussians", split)
         self.size = size
         self.split = split
-        self.mixture = load_mixture(size)
-        self.ids = _Names(split)
+        self.mixture: GaussianMixture = load_mixture(size)
+        self.ids = Numbered(split, COUNT)
 
     def load(self, index: int) -> np.ndarray:
         """Draw one image, float32 [size, size, 3]; most intensities lie in [0, 1]."""
@@ -83,3 +69,7 @@ class Gaussians(Dataset):
 
         x = self.mixture.sample(Noise(SEED[self.split], [self.ids[index]], ["image"]))[0, 0]
         return x.permute(1, 2, 0).float().numpy()
+
+    def fingerprint(self, indices: Sequence[int]) -> str:
+        """Identify the mixture and the numbers."""
+        return self.identify(indices, [self.split, sha256(FILE)])

@@ -16,16 +16,21 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
-from typing import Any, ClassVar, Literal
-
-import torch
-from torch import Tensor
+from math import nan
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from bench.errors import BenchError, near_matches
-from bench.operators import Operator
 from bench.registry import Registry
 
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from bench.operators import Operator
+
 Domain = Literal["sample", "pair", "image", "timing"]
+ARROWS = {"higher": "↑", "lower": "↓"}
+"""The better direction, for reading."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,7 @@ class MetricFacts:
         factor: tables show the value times this.
         column: suffix of the column's name that tells the factor ("" or "_e4").
         digits: format of the (multiplied) value in tables.
+        least_size: shorter side in pixels of the smallest high-resolution images that it is defined for.
 
     """
 
@@ -57,6 +63,7 @@ class MetricFacts:
     factor: float = 1.0
     column: str = ""
     digits: str = ".2f"
+    least_size: int = 1
 
 
 @dataclass
@@ -96,7 +103,7 @@ class Evaluation:
     @property
     def spread_of_one(self) -> Tensor:
         """[B], any measure of diversity of a single sample: 0 for a deterministic method, else undefined (NaN)."""
-        return self.hr.new_full((len(self.hr),), 0.0 if self.deterministic else torch.nan)
+        return self.hr.new_full((len(self.hr),), 0.0 if self.deterministic else nan)
 
     def pairs(self) -> list[tuple[int, int]]:
         """All pairs of samples i < j."""
@@ -115,6 +122,8 @@ class Metric(ABC):
     facts: ClassVar[MetricFacts]
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
+        import torch  # what a metric declares can be read without it
+
         self.device = torch.device(device)
 
     @abstractmethod
@@ -125,7 +134,7 @@ class Metric(ABC):
 metrics: Registry[Metric] = Registry("metric", package="bench.metrics", group="bench.metrics", facts=MetricFacts)
 register_metric = metrics.register
 
-PERCEPTUAL = ("lpips_alex", "lpips_vgg", "stlpips_alex", "stlpips_vgg")
+PERCEPTUAL = ("lpips_alex", "lpips_vgg", "stlpips_alex")
 """Perceptual distances; each also gives ``apd_NAME`` and ``diversity_NAME``."""
 
 
@@ -139,9 +148,22 @@ def metric_facts(name: str) -> MetricFacts:
     return facts
 
 
+def too_small(name: str, size: int) -> str | None:
+    """Return the sentence that says why a metric is not defined for images of `size` pixels, None if it is."""
+    least = metric_facts(name).least_size
+    if size >= least:
+        return None
+    return f"{name} is n/a for images of {size}x{size} pixels: it needs {least}x{least} or more."
+
+
 def column(name: str) -> str:
     """Name of the metric's column in table.csv."""
     return name + metric_facts(name).column
+
+
+def unit(facts: MetricFacts) -> str:
+    """Unit and factor of a column, as in "dB" or "x 1e4"; "" for neither."""
+    return f"x {facts.factor:.0e}".replace("e+0", "e") if facts.factor != 1 else facts.unit
 
 
 def load_metrics(names: Iterable[str], device: torch.device | str) -> dict[str, Metric]:
@@ -163,7 +185,7 @@ def resolve_metrics(names: Sequence[str], perceptual: str) -> tuple[list[str], s
     Args:
         names: metric names; ``perceptual``, ``apd_perceptual`` and ``diversity_perceptual`` are placeholders.
         perceptual: one of `PERCEPTUAL`, or "auto": LPIPS (AlexNet) where its weights are on this machine, else
-            shift-tolerant LPIPS (AlexNet), whose weights come with its package.
+            shift-tolerant LPIPS (AlexNet), whose weights come with this project.
 
     Returns:
         the names, and a sentence for the user where "auto" fell back.

@@ -15,9 +15,8 @@ import pandas as pd
 from tabulate import tabulate
 
 from bench.files import write_atomic
-from bench.metrics import column, metric_facts
+from bench.metrics import ARROWS, column, metric_facts, unit
 from bench.report.tables import (
-    ARROWS,
     NOTE,
     PREFIXES,
     Line,
@@ -29,7 +28,6 @@ from bench.report.tables import (
     read_rows,
     render_latex,
     summarise,
-    unit,
 )
 from bench.run.store import CellKey, RunDir
 
@@ -83,7 +81,7 @@ def _published_values(table: str | None = None) -> dict[tuple[int, str, float | 
 
 
 def _without_backbone(metric: str) -> str:
-    for backbone in ("stlpips_alex", "stlpips_vgg", "lpips_alex", "lpips_vgg"):
+    for backbone in ("stlpips_alex", "lpips_alex", "lpips_vgg"):
         metric = metric.replace(backbone, "lpips")
     return metric
 

@@ -16,7 +16,9 @@ from bench.operators.separable import Separable
 from bench.posterior import GaussianMixture, Posterior, choose
 
 
-def mixture(k: int = 3, rank: int = 2, channels: int = 3, size: tuple[int, int] = (4, 6), seed: int = 0) -> GaussianMixture:
+def mixture(
+    k: int = 3, rank: int = 2, channels: int = 3, size: tuple[int, int] = (4, 6), seed: int = 0
+) -> GaussianMixture:
     g = torch.Generator().manual_seed(seed)
 
     def normal(*shape: int) -> torch.Tensor:
@@ -99,8 +101,10 @@ def test_the_covariance_of_samples_is_that_of_dense_algebra() -> None:
     operator = Bicubic((4, 6), 2, sigma=0.2, range=None, dtype=torch.float64)
     y = operator.forward(m.means)[0]
     n, g = 100_000, torch.Generator().manual_seed(0)
-    x = Posterior(m, operator).given(y).draw(
-        torch.zeros(n), torch.randn(n, 2, generator=g), torch.randn(n, *m.shape, generator=g)
+    x = (
+        Posterior(m, operator)
+        .given(y)
+        .draw(torch.zeros(n), torch.randn(n, 2, generator=g), torch.randn(n, *m.shape, generator=g))
     )
     expected = Dense(m, operator, y).covariances[0]
     assert np.allclose(np.cov(x.flatten(1).numpy().T), expected, atol=5 * np.abs(expected).max() / math.sqrt(n))
