@@ -109,7 +109,7 @@ def _with_perceptual(r: Reproduction) -> Reproduction:
     wanted = r.run.perceptual
     if wanted in ("lpips_alex", "lpips_vgg") and lpips_weights_missing(wanted.removeprefix("lpips_")):
         print(f"{wanted} is not to be had: the tables have shift-tolerant LPIPS, which is not comparable with LPIPS.")
-        return replace(r, run=r.run.model_copy(update={"perceptual": "st" + wanted}))
+        return replace(r, run=r.run.model_copy(update={"perceptual": "stlpips_alex"}))
     return r
 
 
