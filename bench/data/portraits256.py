@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
 from pathlib import Path
@@ -110,3 +111,7 @@ class Portraits256(Dataset):
             raise ImageError(f"{path} is not the published file (sha256 differs): check out commit {COMMIT[:7]}.")
         quad = np.array([[float(row[f"x{k}"]), float(row[f"y{k}"])] for k in range(4)])
         return crop_quad(read_rgb(path), quad, size=self.size)
+
+    def fingerprint(self, indices: Sequence[int]) -> str:
+        """Identify the published files and their crops; `load` refuses other files."""
+        return self.identify(indices, [self.rows[i] for i in indices])

@@ -147,7 +147,7 @@ class Trainer:
         keep_freed_memory()
         c = self.config
         self._resume()
-        train, val = make_splits(c.dataset, c.pool, c.val)
+        train, val = (pool.images for pool in make_splits(c.dataset, c.pool, c.val))
         order = Order(len(train), c.batch, c.seed, c.flip)
         operator = Bicubic(train.shape[1], c.scale, device=self.device) if c.scale else None
         if self.state.step == 0:

@@ -7,13 +7,12 @@ The renderer works on batches of pixels with PyTorch, on any device: :func:`rend
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from bench.data import DataFacts, Dataset, check_split, register_dataset
+from bench.data import DataFacts, Dataset, Numbered, check_split, register_dataset
 from bench.data.synthfaces import face, surroundings, things
 from bench.data.synthfaces.hair import Hair
 from bench.data.synthfaces.scene import Scene
@@ -31,23 +30,6 @@ def _blur(image: Tensor, side: float = 0.07) -> Tensor:
         around = padded.narrow(axis, 0, image.shape[axis]) + padded.narrow(axis, 2, image.shape[axis])
         image = torch.lerp(image, around / 2, 2 * side)
     return image
-
-
-class _Ids(Sequence[str]):
-    """Names of a split's portraits, made when they are asked for."""
-
-    def __init__(self, split: str) -> None:
-        self.split = split
-
-    def __len__(self) -> int:
-        return len(RANGES[self.split])
-
-    def __getitem__(self, i: Any) -> Any:
-        if isinstance(i, slice):
-            return [self[k] for k in range(*i.indices(len(self)))]
-        if not -len(self) <= i < len(self):
-            raise IndexError(i)
-        return f"{self.split}-{i % len(self):06d}"
 
 
 def render(indices: Sequence[int], size: int, device: torch.device | str = "cpu") -> Tensor:
@@ -112,7 +94,7 @@ class Synthfaces(Dataset):
             raise BenchError(f"dataset.size={size} is not a multiple of 8 from 32 to 1024.")
         self.size = size
         self.indices = RANGES[split]
-        self.ids = _Ids(split)
+        self.ids = Numbered(split, len(self.indices))
 
     def load(self, index: int) -> np.ndarray:
         """Render one image on the CPU."""
@@ -125,3 +107,7 @@ class Synthfaces(Dataset):
     def attributes(self, index: int) -> dict[str, object]:
         """Glasses, beard, hair and so on."""
         return Scene.draw([self.indices[index]]).attributes()[0]
+
+    def fingerprint(self, indices: Sequence[int]) -> str:
+        """Identify the portraits by their numbers."""
+        return self.identify([self.indices[i] for i in indices], "rendered")
