@@ -15,9 +15,6 @@ from omegaconf import DictConfig
 from bench.errors import BenchError
 from bench.values import Shard, boolean, integer, items, number, plain, shard, whole
 
-FROZEN = ("dataset", "operator", "n", "seed", "quantise", "save_images", "metrics")
-"""Keys that change every row: a run directory is made with one value of each."""
-
 
 @dataclass(frozen=True)
 class TimingConfig:
@@ -49,13 +46,18 @@ class RunConfig:
     dataset: Mapping[str, Any]
     operator: Mapping[str, Any]
     limit: int | None
+    images: tuple[int, int | None] | None
     shard: Shard | None
     seed: int
     device: str
     out: Path
     batch: int
     quantise: bool
-    save_images: int
+    save_samples: str
+    save_budget: int
+    resample: bool
+    stale: str
+    figure_images: int
     apd_images: int | None
     paper: bool
     perceptual: str
@@ -81,7 +83,10 @@ class RunConfig:
             "device": self.device,
             "batch": self.batch,
             "quantise": self.quantise,
-            "save_images": self.save_images,
+            "images": None if self.images is None else list(self.images),
+            "save_samples": self.save_samples,
+            "save_budget": self.save_budget,
+            "figure_images": self.figure_images,
             "apd_images": self.apd_images,
             "paper": self.paper,
             "metrics": list(self.metrics),
@@ -119,13 +124,18 @@ def read_config(cfg: DictConfig) -> RunConfig:
         dataset=raw["dataset"],
         operator=raw["operator"],
         limit=None if raw["limit"] is None else integer(raw, "limit", 1),
+        images=_image_range(raw["images"]),
         shard=shard(raw["shard"]),
         seed=integer(raw, "seed", 0),
         device=resolve_device(str(raw["device"])),
         out=Path(),
         batch=integer(raw, "batch", 1),
         quantise=boolean(raw, "quantise"),
-        save_images=integer(raw, "save_images", 0),
+        save_samples=str(raw["save_samples"]),
+        save_budget=integer(raw, "save_budget", 0),
+        resample=boolean(raw, "resample"),
+        stale=str(raw["stale"]),
+        figure_images=integer(raw, "figure_images", 0),
         apd_images=None if raw["apd_images"] is None else integer(raw, "apd_images", 1),
         paper=boolean(raw, "paper"),
         perceptual=str(raw["perceptual"]),
@@ -133,6 +143,16 @@ def read_config(cfg: DictConfig) -> RunConfig:
         timing=timing,
     )
     return replace(config, out=Path(str(raw["out"])) if raw["out"] else _default_out(config))
+
+
+def _image_range(value: Any) -> tuple[int, int | None] | None:
+    """A:B as (A, B), with B None for all from A on."""
+    if value is None:
+        return None
+    first, colon, last = str(value).partition(":")
+    if not colon or not first.isdecimal() or not (last == "" or (last.isdecimal() and int(last) > int(first))):
+        raise BenchError(f"images={value} is no range: write images=200:400 for the images 200 to 399.")
+    return int(first), int(last) if last else None
 
 
 def resolve_device(name: str) -> str:
@@ -154,7 +174,7 @@ def resolve_device(name: str) -> str:
 
 
 def _default_out(config: RunConfig) -> Path:
-    record = {k: v for k, v in config.record().items() if k not in ("device", "batch", "timing", "apd_images", "paper")}
-    record["perceptual"] = config.perceptual
+    keys = ("methods", "scale", "tau", "n", "dataset", "operator", "seed", "quantise")
+    record = {k: config.record()[k] for k in keys}
     digest = hashlib.sha256(json.dumps(record, sort_keys=True, default=str).encode()).hexdigest()[:8]
     return Path("results/runs") / f"{config.dataset['name']}-{digest}"

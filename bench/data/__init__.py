@@ -45,12 +45,14 @@ class Dataset(ABC):
     Attributes:
         size: side of every image in pixels.
         ids: a name for each image, unique and the same on every machine: randomness is keyed by it.
+        range: smallest and largest intensity; None for images that are no photographs.
 
     """
 
     facts: ClassVar[DataFacts]
     size: int
     ids: Sequence[str]
+    range: tuple[float, float] | None = (0.0, 1.0)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -69,10 +71,7 @@ class Dataset(ABC):
 
     def content(self, index: int) -> str:
         """Return the sha256 of an image: of its pixels, shape and dtype."""
-        image = self.load(index)
-        digest = hashlib.sha256(f"{image.shape} {image.dtype.str}".encode())
-        digest.update(np.ascontiguousarray(image).tobytes())
-        return digest.hexdigest()
+        return content_of(self.load(index))
 
     def fingerprint(self, indices: Sequence[int]) -> str:
         """Return a hash that differs where one of these images differs; what is kept of them is kept under it.
@@ -93,6 +92,13 @@ class Dataset(ABC):
             return self.content(index)
         except ImageError:
             return f"broken {self.ids[index]}"
+
+
+def content_of(image: np.ndarray) -> str:
+    """Return the sha256 of an image: of its pixels, shape and dtype."""
+    digest = hashlib.sha256(f"{image.shape} {image.dtype.str}".encode())
+    digest.update(np.ascontiguousarray(image).tobytes())
+    return digest.hexdigest()
 
 
 class Numbered(Sequence[str]):

@@ -44,6 +44,8 @@ class MetricFacts:
         factor: tables show the value times this.
         column: suffix of the column's name that tells the factor ("" or "_e4").
         digits: format of the (multiplied) value in tables.
+        least_size: shorter side in pixels of the smallest high-resolution images that it is defined for.
+        needs_range: whether it is defined for images in [0, 1] only.
 
     """
 
@@ -57,6 +59,8 @@ class MetricFacts:
     factor: float = 1.0
     column: str = ""
     digits: str = ".2f"
+    least_size: int = 1
+    needs_range: bool = True
 
 
 @dataclass
@@ -108,6 +112,14 @@ class Evaluation:
             self._shared[key] = compute()
         return self._shared[key]
 
+    def part(self, rows: slice) -> Evaluation:
+        """Some of the images, with nothing shared yet."""
+        return Evaluation(self.hr[rows], self.y[rows], self.samples[rows], self.operator, self.deterministic)
+
+    def release(self) -> None:
+        """Forget what is shared, to have its memory back."""
+        self._shared.clear()
+
 
 class Metric(ABC):
     """A pure function of an `Evaluation`; the constructor may load weights."""
@@ -137,6 +149,16 @@ def metric_facts(name: str) -> MetricFacts:
         return iqa_facts(name.removeprefix("pyiqa:"))
     facts: MetricFacts = metrics.facts(name)
     return facts
+
+
+def too_small(name: str, size: int) -> str | None:
+    """Return the sentence that says why a metric is not defined for images of `size` pixels, None if it is."""
+    facts = metric_facts(name)
+    if size >= facts.least_size:
+        return None
+    return (
+        f"{name} is n/a: it is not defined below {facts.least_size}x{facts.least_size} pixels, these are {size}x{size}."
+    )
 
 
 def column(name: str) -> str:

@@ -40,6 +40,7 @@ class Ssim(Metric):
         source="piq.ssim, window 11, sigma 1.5, mean over RGB",
         group="Distortion",
         digits=".3f",
+        least_size=11,  # of the window
     )
 
     def __call__(self, e: Evaluation) -> Tensor:
