@@ -101,7 +101,8 @@ class Registry(Generic[T]):
 
     def names(self) -> list[str]:
         """All names, sorted; `broken` has those of plugins that cannot be imported."""
-        return sorted({*self._items, *self._declared()})
+        declared = self._declared()  # first: it may import and so register
+        return sorted({*self._items, *declared})
 
     def _declared(self) -> dict[str, Declaration]:
         """Declarations of all modules that can be found; what the source does not tell is imported."""

@@ -177,9 +177,8 @@ def test_third_party_method_without_touching_the_repository(tmp_path: Path) -> N
         "class Sharpest(Method):\n"
         "    facts = Facts(title='Sharpest', uses_tau=False, deterministic=True)\n"
         "    def __init__(self, amount): self.amount = amount\n"
-        "    def prepare(self, degradation, device): self.degradation = degradation\n"
-        "    def sample(self, y, n, tau, noise):\n"
-        "        x = self.degradation.pinv(y) * self.amount\n"
+        "    def draw(self, y, n, tau, noise):\n"
+        "        x = self.operator.pinv(y) * self.amount\n"
         "        return x.clamp(0, 1)[:, None].expand(-1, n, -1, -1, -1).contiguous()\n"
     )
     (package / "configs" / "methods" / "sharpest.yaml").write_text("# @package methods.sharpest\namount: 1.0\n")

@@ -51,14 +51,14 @@ def test_unknown_name_gets_near_matches(plugin: Registry[object]) -> None:
 
 
 def test_a_broken_plugin_is_named_when_asked_for(plugin: Registry[object]) -> None:
-    with pytest.raises(BenchError, match="could not be imported: ModuleNotFoundError"):
+    with pytest.raises(BenchError, match=r"could not be imported: .*No module named 'thirdparty\.missing'"):
         plugin.get("bad")
 
 
 def test_two_classes_cannot_share_a_name(plugin: Registry[object]) -> None:
-    plugin.register("twice")(int)
+    plugin.register("twice")(type("One", (), {}))
     with pytest.raises(BenchError, match="Two things are called 'twice'"):
-        plugin.register("twice")(str)
+        plugin.register("twice")(type("Other", (), {}))
 
 
 def test_config_folders_beside_entry_points(plugin: Registry[object], tmp_path: Path) -> None:

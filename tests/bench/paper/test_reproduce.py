@@ -173,7 +173,7 @@ def test_time_is_foretold_from_a_few_steps(configure: Callable[..., RunConfig]) 
         def evaluations(self) -> int:
             return self.steps
 
-        def sample(self, y: Tensor, n: int, tau: float | None, noise: Noise) -> Tensor:
+        def draw(self, y: Tensor, n: int, tau: float | None, noise: Noise) -> Tensor:
             time.sleep(step * self.steps)
             return torch.zeros(len(y), n, 3, 64, 64)
 

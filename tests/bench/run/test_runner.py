@@ -23,7 +23,7 @@ from bench.contract import Facts, Method, methods, register_method
 from bench.data import make_dataset
 from bench.errors import BenchError
 from bench.metrics import Evaluation
-from bench.operators.bicubic import Bicubic
+from bench.operators.bicubic import Bicubic, enlarge
 from bench.report.tables import write_tables
 from bench.run.runner import evaluate, run
 from bench.run.store import CellKey, RunDir
@@ -37,11 +37,8 @@ class Noisy(Method):
 
     facts = Facts(title="Noisy")
 
-    def prepare(self, degradation, device):
-        self.degradation = degradation
-
-    def sample(self, y, n, tau, noise):
-        x = self.degradation.up(y)[:, None] + 0.1 * tau * noise.normal(3, self.degradation.size, self.degradation.size)
+    def draw(self, y, n, tau, noise):
+        x = enlarge(y, self.operator.size)[:, None] + 0.1 * tau * noise.normal(3, *self.operator.size)
         return x.clamp(0, 1)
 
 
@@ -120,7 +117,7 @@ def test_results_do_not_depend_on_the_limit_or_on_restarts(configure: Configure,
 def test_a_finished_run_computes_nothing(configure: Configure, add, monkeypatch: pytest.MonkeyPatch) -> None:
     config = add(Noisy, configure())
     run(config)
-    monkeypatch.setattr(Noisy, "sample", lambda *a: pytest.fail("sampled again"))
+    monkeypatch.setattr(Noisy, "draw", lambda *a: pytest.fail("sampled again"))
     assert run(config)[1]
 
 
@@ -166,8 +163,8 @@ def test_one_bad_image_does_not_end_a_run(configure: Configure, image_folder: Pa
 
 def test_nan_is_recorded_and_the_other_images_are_measured(configure: Configure, add) -> None:
     class Nan(Noisy):
-        def sample(self, y, n, tau, noise):
-            x = super().sample(y, n, tau, noise)
+        def draw(self, y, n, tau, noise):
+            x = super().draw(y, n, tau, noise)
             for row, name in enumerate(noise.ids):
                 if name == "test-000001":
                     x[row] = torch.nan
@@ -183,8 +180,8 @@ def test_nan_is_recorded_and_the_other_images_are_measured(configure: Configure,
 @pytest.mark.parametrize("kind", ["shape", "range", "dtype"])
 def test_a_broken_contract_is_one_sentence_and_others_go_on(configure: Configure, add, kind: str) -> None:
     class Broken(Noisy):
-        def sample(self, y, n, tau, noise):
-            x = super().sample(y, n, tau, noise)
+        def draw(self, y, n, tau, noise):
+            x = super().draw(y, n, tau, noise)
             return {"shape": x[:, 0], "range": x * 255, "dtype": x.double()}[kind]
 
     directory, complete = run(add(Broken, configure(), "bicubic"))
@@ -195,7 +192,7 @@ def test_a_broken_contract_is_one_sentence_and_others_go_on(configure: Configure
 
 def test_a_bug_leaves_its_traceback_and_others_go_on(configure: Configure, add) -> None:
     class Bug(Noisy):
-        def sample(self, y, n, tau, noise):
+        def draw(self, y, n, tau, noise):
             raise ZeroDivisionError("oops")
 
     directory, complete = run(add(Bug, configure(), "bicubic"))
@@ -209,11 +206,11 @@ def test_out_of_memory_halves_the_work_and_gives_the_same_rows(configure: Config
     calls = []
 
     class Hungry(Noisy):
-        def sample(self, y, n, tau, noise):
+        def draw(self, y, n, tau, noise):
             calls.append((len(y), n))
             if len(y) * n > 2:
                 raise torch.OutOfMemoryError("CUDA out of memory")
-            return super().sample(y, n, tau, noise)
+            return super().draw(y, n, tau, noise)
 
     directory, complete = run(add(Hungry, configure("batch=3", "n=5")))
     assert complete
@@ -225,7 +222,7 @@ def test_out_of_memory_halves_the_work_and_gives_the_same_rows(configure: Config
 
 def test_one_sample_that_does_not_fit_is_one_sentence(configure: Configure, add) -> None:
     class Huge(Noisy):
-        def sample(self, y, n, tau, noise):
+        def draw(self, y, n, tau, noise):
             raise torch.OutOfMemoryError("CUDA out of memory")
 
     directory, complete = run(add(Huge, configure()))
@@ -426,10 +423,10 @@ def test_wrong_weights_for_existing_rows_are_refused(configure: Configure, add, 
 
 
 def test_operator_is_exact_for_every_image() -> None:
-    from bench.run.runner import observe
+    from bench.run.draw import observe
 
     dataset = make_dataset({"name": "synthfaces"})
     exact = Bicubic(64, 8, dtype=torch.float64)
-    hr, y = observe(dataset, 0, exact)
+    hr, y = observe(dataset, 0, exact, 0)
     assert hr.dtype == y.dtype == torch.float32
     assert torch.equal((y * 255).round() / 255, y)
