@@ -635,9 +635,9 @@ class Session:
             cell = self.directory.cell(key)
             n = 1 if self._facts(cell).deterministic else samples
             for index in indices:
-                if not (self.directory.image_folder(key.scale, index) / "lr.png").is_file():
-                    if (image := self._image(index, key.scale)) is not None:
-                        self._keep_picture(key.scale, image)
+                shown = self.directory.image_folder(key.scale, index) / "lr.png"
+                if not shown.is_file() and (image := self._image(index, key.scale)) is not None:
+                    self._keep_picture(key.scale, image)
             lacking = [i for i in indices if cell.samples.count(i) < n]
             if not lacking:
                 continue

@@ -21,7 +21,7 @@ ARRAY_BYTES = 12
 
 
 class SampleFiles:
-    """The folder ``samples`` of a cell: files ``000007_2.png`` (image 7, sample 2), or ``.npy`` with float32 [3, H, W]."""
+    """The folder ``samples`` of a cell: ``000007_2.png`` (image 7, sample 2), or ``.npy`` with float32 [3, H, W]."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -107,4 +107,5 @@ def read_picture(path: Path) -> np.ndarray:
 
 def damaged(path: Path, error: Exception) -> str:
     """The sentence for a damaged picture."""
-    return f"{path} is damaged ({str(error) or type(error).__name__}): delete it; with resample=true the same run draws it again."
+    reason = str(error) or type(error).__name__
+    return f"{path} is damaged ({reason}): delete it; with resample=true the same run draws it again."
