@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -18,8 +18,8 @@ import pytest
 import torch
 from PIL import Image
 
-from bench.config import MethodConfig, RunConfig
-from bench.contract import Facts, Method, methods, register_method
+from bench.config import RunConfig
+from bench.contract import Facts, Method, methods
 from bench.data import make_dataset
 from bench.errors import BenchError
 from bench.metrics import Evaluation
@@ -42,20 +42,6 @@ class Noisy(Method):
     def draw(self, y, n, tau, noise):
         x = enlarge(y, self.operator.size)[:, None] + 0.1 * tau * noise.normal(3, *self.operator.size)
         return x.clamp(0, 1)
-
-
-@pytest.fixture
-def add() -> Iterator[Callable[[type[Method], RunConfig], RunConfig]]:
-    """Register a class as `misfit` for one test and return a configuration that runs it."""
-    from dataclasses import replace
-
-    def register(cls: type[Method], config: RunConfig, *others: str) -> RunConfig:
-        register_method("misfit")(cls)
-        entries = (MethodConfig("misfit", "misfit", {}), *(MethodConfig(o, o, {}) for o in others))
-        return replace(config, methods=entries)
-
-    yield register
-    methods._items.pop("misfit", None)
 
 
 def rows(directory: RunDir, label: str = "misfit", tau: float | None = 0.8, scale: int = 8) -> pd.DataFrame:
@@ -422,7 +408,7 @@ def test_wrong_weights_for_existing_rows_are_refused(configure: Configure, add, 
 
     run(add(Weighted, configure("limit=1")))
     weights.write_bytes(b"two")
-    with pytest.raises(BenchError, match="the weights 'network' were .*, are .*: add stale=recompute"):
+    with pytest.raises(BenchError, match=r"the weights 'network' were .*, are .*: add stale=recompute"):
         run(add(Weighted, configure("limit=2")))
 
 
