@@ -15,7 +15,6 @@ from pathlib import Path
 from urllib.error import URLError
 
 import numpy as np
-import torch
 from PIL import Image
 from tqdm import tqdm
 
@@ -89,10 +88,12 @@ class Portraits256(Dataset):
         if not missing:
             return
 
+        from torch.hub import download_url_to_file
+
         def fetch(row: dict[str, str]) -> None:
             target = self.folder / row["source"]
             target.parent.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(URL + row["source"], str(target), row["sha256"], progress=False)
+            download_url_to_file(URL + row["source"], str(target), row["sha256"], progress=False)
 
         try:
             with ThreadPoolExecutor(CONNECTIONS) as pool:

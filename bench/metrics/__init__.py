@@ -16,14 +16,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
-from typing import Any, ClassVar, Literal
-
-import torch
-from torch import Tensor
+from math import nan
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from bench.errors import BenchError, near_matches
-from bench.operators import Operator
 from bench.registry import Registry
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from bench.operators import Operator
 
 Domain = Literal["sample", "pair", "image", "timing"]
 
@@ -100,7 +103,7 @@ class Evaluation:
     @property
     def spread_of_one(self) -> Tensor:
         """[B], any measure of diversity of a single sample: 0 for a deterministic method, else undefined (NaN)."""
-        return self.hr.new_full((len(self.hr),), 0.0 if self.deterministic else torch.nan)
+        return self.hr.new_full((len(self.hr),), 0.0 if self.deterministic else nan)
 
     def pairs(self) -> list[tuple[int, int]]:
         """All pairs of samples i < j."""
@@ -127,6 +130,8 @@ class Metric(ABC):
     facts: ClassVar[MetricFacts]
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
+        import torch  # what a metric declares can be read without it
+
         self.device = torch.device(device)
 
     @abstractmethod
@@ -137,7 +142,7 @@ class Metric(ABC):
 metrics: Registry[Metric] = Registry("metric", package="bench.metrics", group="bench.metrics", facts=MetricFacts)
 register_metric = metrics.register
 
-PERCEPTUAL = ("lpips_alex", "lpips_vgg", "stlpips_alex", "stlpips_vgg")
+PERCEPTUAL = ("lpips_alex", "lpips_vgg", "stlpips_alex")
 """Perceptual distances; each also gives ``apd_NAME`` and ``diversity_NAME``."""
 
 
@@ -153,12 +158,10 @@ def metric_facts(name: str) -> MetricFacts:
 
 def too_small(name: str, size: int) -> str | None:
     """Return the sentence that says why a metric is not defined for images of `size` pixels, None if it is."""
-    facts = metric_facts(name)
-    if size >= facts.least_size:
+    least = metric_facts(name).least_size
+    if size >= least:
         return None
-    return (
-        f"{name} is n/a: it is not defined below {facts.least_size}x{facts.least_size} pixels, these are {size}x{size}."
-    )
+    return f"{name} is n/a for images of {size}x{size} pixels: it needs {least}x{least} or more."
 
 
 def column(name: str) -> str:
@@ -185,7 +188,7 @@ def resolve_metrics(names: Sequence[str], perceptual: str) -> tuple[list[str], s
     Args:
         names: metric names; ``perceptual``, ``apd_perceptual`` and ``diversity_perceptual`` are placeholders.
         perceptual: one of `PERCEPTUAL`, or "auto": LPIPS (AlexNet) where its weights are on this machine, else
-            shift-tolerant LPIPS (AlexNet), whose weights come with its package.
+            shift-tolerant LPIPS (AlexNet), whose weights come with this project.
 
     Returns:
         the names, and a sentence for the user where "auto" fell back.

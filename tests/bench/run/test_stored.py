@@ -298,7 +298,9 @@ def test_a_metric_can_be_added_in_parts_and_to_a_part(configure: Configure, add)
 
 def test_a_metric_without_samples_is_refused_or_drawn_again(configure: Configure, add) -> None:
     run(add(Noisy, configure("save_samples=none")))
-    with pytest.raises(BenchError, match=r"ssim cannot be added to .*: the samples of 3 images are not kept; add resam"):
+    with pytest.raises(
+        BenchError, match=r"ssim cannot be added to .*: the samples of 3 images are not kept; add resam"
+    ):
         run(add(Noisy, configure("save_samples=none", "metrics=[psnr,ssim]")))
     directory, complete = run(add(Noisy, configure("save_samples=none", "metrics=[psnr,ssim]", "resample=true")))
     assert complete
