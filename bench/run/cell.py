@@ -100,12 +100,21 @@ class Cell:
         return {int(i): frozenset(m.split()) for i, m in zip(first["index"], first["metrics"], strict=True)}
 
     def contents(self) -> dict[int, tuple[str, str]]:
-        """Name and content of the images that have rows."""
+        """Name and content of the images that have rows, or samples without rows."""
         frame = self.read("images")
+        drawn = self._drawn()
         if frame.empty:
-            return {}
+            return drawn
         rows = zip(frame["index"], frame["image"], frame["content"], strict=True)
-        return {int(i): (str(name), str(content)) for i, name, content in rows}
+        return drawn | {int(i): (str(name), str(content)) for i, name, content in rows}
+
+    def _drawn(self) -> dict[int, tuple[str, str]]:
+        path = self.folder / "drawn.json"
+        return {int(i): (n, c) for i, (n, c) in read_json(path).items()} if path.is_file() else {}
+
+    def set_drawn(self, images: Mapping[int, tuple[str, str]]) -> None:
+        """Keep name and content of images that samples, but no rows, are about to be kept of."""
+        write_json(self.folder / "drawn.json", {str(i): list(v) for i, v in (self._drawn() | dict(images)).items()})
 
     def add(self, first: int, samples: pd.DataFrame, images: pd.DataFrame) -> None:
         """Store the rows of one batch, in place of those that its images had.
@@ -179,13 +188,17 @@ class Cell:
             )
             self._move(aside, self.folder.glob("cell.json"))  # last: rows without it would be taken for new ones
             return aside
-        frames = {kind: self.read(kind) for kind in KEYS}
-        chosen = {kind: frame["index"].isin(list(indices)) for kind, frame in frames.items()}
-        self._write(aside, "", *(frames[kind][chosen[kind]] for kind in ("samples", "images")))
         for name in ("cell", "facts", "files"):
             write_json(aside / f"{name}.json", read_json(self.folder / f"{name}.json"))
-        self._write(self.folder, "", *(frames[kind][~chosen[kind]] for kind in ("samples", "images")))
         self._move(aside / "samples", self.samples.of(indices))
+        frames = [self.read(kind) for kind in ("samples", "images")]
+        if not frames[0].empty:
+            chosen = [frame["index"].isin(list(indices)) for frame in frames]
+            self._write(aside, "", *(frame[c] for frame, c in zip(frames, chosen, strict=True)))
+            self._write(self.folder, "", *(frame[~c] for frame, c in zip(frames, chosen, strict=True)))
+        if drawn := self._drawn():
+            kept = {str(i): list(v) for i, v in drawn.items() if i not in indices}
+            write_json(self.folder / "drawn.json", kept)
         return aside
 
     @staticmethod

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import sys
-import traceback
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,33 +15,25 @@ from torch import Tensor
 from tqdm import tqdm
 
 from bench.config import RunConfig
-from bench.contract import Facts, Method, methods
-from bench.data import Dataset, content_of, make_dataset
-from bench.errors import BenchError, ImageError
-from bench.files import write_atomic
-from bench.machine import device_name, environment, keep_freed_memory, release_memory
+from bench.contract import Method, methods
+from bench.data import Dataset, make_dataset
+from bench.errors import BenchError
+from bench.machine import environment, keep_freed_memory
 from bench.metrics import Evaluation, Metric, load_metrics, metric_facts, resolve_metrics
-from bench.network import NetworkMethod
-from bench.operators import Operator
-from bench.run import claims, timing
+from bench.run import timing
 from bench.run.cell import FAILED, Cell, CellKey
-from bench.run.draw import Sampler, finite_images, observe_pixels, say
+from bench.run.claims import Claims
+from bench.run.draw import Sampler, finite_images, say
 from bench.run.evaluate import columns, evaluate, not_applicable
+from bench.run.images import Image, Images
+from bench.run.loaded import LoadedMethods
 from bench.run.samples import ARRAY_BYTES, PNG_BYTES, as_picture
-from bench.run.selection import (
-    cell_keys,
-    dataset_operator,
-    make_method,
-    prepared_method,
-    selected_images,
-    short_form,
-)
+from bench.run.selection import cell_keys, make_method
 from bench.run.store import RunDir
 from bench.values import Shard
 
 Frames = tuple[pd.DataFrame, pd.DataFrame]
 """Rows per sample, and rows per image."""
-HOW = "add stale=recompute, which sets the old rows aside and computes anew, or use another out=DIR"
 
 
 def part_done(shard: Shard) -> str:
@@ -91,74 +81,55 @@ def open_run(config: RunConfig, keys: Collection[CellKey]) -> Iterator[Session]:
             session.close()
 
 
-@dataclass(frozen=True)
-class _Image:
-    """An image of the dataset with its observation, on the device."""
-
-    index: int
-    name: str
-    content: str
-    hr: Tensor
-    y: Tensor
-
-
 class Session:
     """A run that holds its directory, with all its cells claimed.
 
     Attributes:
         config: the run.
-        dataset: its images.
         directory: where everything is kept.
+        images: the dataset's.
+        names: all metrics; `computed_names` those that are computed from these images.
+        kept: the images whose samples are kept.
         failures: what failed so far.
 
     """
 
     def __init__(self, config: RunConfig, dataset: Dataset, directory: RunDir, keys: Collection[CellKey]) -> None:
         self.config = config
-        self.dataset = dataset
         self.directory = directory
         self.failures: list[dict[str, Any]] = []
-        self.selected = selected_images(config, dataset)
-        self.device = torch.device(config.device)
-        self.by_label = {m.label: m for m in config.methods}
-        self.operator: Callable[[int], Operator] = cache(
-            lambda scale: dataset_operator(config, dataset, scale, self.device)
-        )
-        self.exact: Callable[[int], Operator] = cache(lambda scale: self.operator(scale).to("cpu", torch.float64))
-        self._broken: set[tuple[str, int]] = set()
+        self.images = Images(config, dataset, directory, self.fail)
+        self.loaded = LoadedMethods(config, directory, self.images, self.fail)
         self._states: dict[CellKey, dict[int, frozenset[str]]] = {}
-        self._prepared: tuple[str, int, Method] | None = None
-        self._samplers: dict[Method, Sampler] = {}
-        self._cheap = type(dataset).fingerprint is not Dataset.fingerprint
-        self._seen = directory.seen() if self._cheap else {}
-        self._expected: dict[int, tuple[str, str]] = {}
-
-        for scale in config.scales:
-            self.operator(scale)
+        operators = [self.images.operator(scale) for scale in config.scales]
         asked = config.perceptual
         kept = directory.perceptual(asked) if asked == "auto" else None
         self.names, notice = resolve_metrics(config.metrics, kept or asked)
+        undefined = not_applicable(self.names, operators[0])
+        measured = [n for n in self.names if metric_facts(n).domain != "timing"]
+        self.computed_names = [n for n in measured if n not in undefined]
+        self.timed = len(measured) < len(self.names)
+        self.rounded = config.quantise and operators[0].range is not None
+        self.kept = self._kept_images(keys, operators[0].size)
         keep_freed_memory()
         torch.backends.cudnn.benchmark = False  # its choice of algorithm may differ from start to start
         torch.backends.cudnn.deterministic = True
-        self.not_applicable = not_applicable(self.names, self.operator(config.scales[0]))
-        self.computed_names = [
-            n for n in self.names if n not in self.not_applicable and metric_facts(n).domain != "timing"
-        ]
-        self.timed = any(metric_facts(n).domain == "timing" for n in self.names)
-        self._claim(list(keys))
+
+        Claims(config, directory, self.images, self._needs_method, self.loaded.try_method).make(list(keys))
+        self._states.clear()
+        for key in keys:
+            self._check_fillable(directory.cell(key))
         directory.set_config(config.record() | {"metrics": self.names})
         if asked == "auto" and any("perceptual" in n for n in config.metrics):
             directory.set_perceptual(asked, resolve_metrics(["perceptual"], kept or asked)[0][0])
         directory.add_environment(self._environment())
         directory.set_failures(self.failures)
-        for sentence in [*([notice] if notice else []), *self.not_applicable.values()]:
+        for sentence in [*([notice] if notice else []), *undefined.values()]:
             say(sentence)
 
     def close(self) -> None:
         """Keep what is known of the images for the next start."""
-        if self._cheap and self._seen != self.directory.seen():
-            self.directory.set_seen(self._seen)
+        self.images.keep_seen()
 
     def fail(self, what: str, reason: str, image: str | None = None) -> None:
         """Record a failure, once per image where it is the image's own."""
@@ -172,153 +143,16 @@ class Session:
         shard = self.config.shard
         return environment(self.config.device) | {
             "part": None if shard is None else f"{shard.index}/{shard.count}",
-            "compute": {m.label: claims.compute_of(m) for m in self.config.methods},
+            "compute": {m.label: self.loaded.compute(m.label) for m in self.config.methods},
         }
-
-    # claiming: nothing is sampled, and nothing written before everything has been compared
-
-    def _claim(self, keys: list[CellKey]) -> None:
-        """Compare all that the rows of these cells depend on with what it is now; then claim the cells."""
-        self.kept = self._kept_images(keys)
-        now = {k: claims.identity(self.config, self.by_label[k.label], k) for k in keys}
-        claimed = self.directory.claimed()
-        if self.config.shard is None:
-            for cell in claimed:
-                cell.compact()
-        others = [c for c in claimed if c.key not in now]
-        stale = {cell.key for cell, _ in self._compare(now, others)} | {
-            c.key for c in self._changed_images(now, others)
-        }
-        stored = self._prepare_all(now, stale)
-        with self.directory.claiming():  # another part may have claimed meanwhile
-            for cell, reasons in self._compare(now, others):
-                say(f"{cell.folder}: {'; '.join(reasons)}: the old rows are in {cell.supersede().name}.")
-            for cell, indices in self._changed_images(now, others).items():
-                say(f"{cell.folder}: {len(indices)} images changed: their rows are in {cell.supersede(indices).name}.")
-            for key, (facts, files) in stored.items():
-                self.directory.cell(key).claim(now[key], facts, files)
-        self._states.clear()
-        for cell in self._cells(now):
-            if cell.identity is not None:
-                self._check_fillable(cell)
-
-    def _cells(self, keys: Collection[CellKey]) -> list[Cell]:
-        return [self.directory.cell(k) for k in keys]
-
-    def _compare(self, now: dict[CellKey, dict[str, Any]], others: Sequence[Cell]) -> list[tuple[Cell, list[str]]]:
-        """Cells whose rows are of something else, and what; BenchError where that is to be refused."""
-        stale = []
-        for cell in [*self._cells(now), *others]:
-            before = cell.identity
-            if before is None:
-                if cell.done():
-                    stale.append((cell, ["nothing tells what its rows depend on (cell.json is gone)"]))
-                continue
-            wanted = now.get(cell.key)
-            if wanted is None:
-                shared = {k: v for k, v in next(iter(now.values())).items() if k in claims.SHARED} if now else {}
-                reasons = claims.differences(before, shared, claims.SHARED if now else ())
-            else:
-                reasons = claims.differences(before, {"weights": before.get("weights"), **wanted})
-            if reasons:
-                stale.append((cell, reasons))
-        if stale and self.config.stale == "refuse":
-            cell, reasons = stale[0]
-            more = f" (and {len(stale) - 1} more)" if len(stale) > 1 else ""
-            raise BenchError(f"{cell.folder}{more} holds rows of something else: {'; '.join(reasons)}: {HOW}.")
-        if self.config.stale == "refuse":
-            for cell, indices in self._changed_images(now, others).items():
-                name = cell.contents()[indices[0]][0]
-                more = f" (and {len(indices) - 1} more)" if len(indices) > 1 else ""
-                raise BenchError(
-                    f"{cell.folder} holds rows of another image: {name}{more} is no longer what it was: {HOW}."
-                )
-        return stale
-
-    def _changed_images(self, now: dict[CellKey, dict[str, Any]], others: Sequence[Cell]) -> dict[Cell, list[int]]:
-        """Images, by cell, whose rows are of another content than the dataset has now."""
-        changed: dict[Cell, list[int]] = {}
-        for cell in [*self._cells(now), *others]:
-            if cell.identity is None:
-                continue
-            for index, (name, content) in cell.contents().items():
-                if (name, content) != self._image_now(index):
-                    changed.setdefault(cell, []).append(index)
-                else:
-                    self._expected[index] = (name, content)
-        return changed
-
-    def _image_now(self, index: int) -> tuple[str, str | None]:
-        """Name and content of an image; it is read only where its file is not the one that was last seen."""
-        if index >= len(self.dataset):
-            return "", None
-        name = self.dataset.ids[index]
-        if not self._cheap:
-            return name, claims.content_now(self.dataset, index)
-        fingerprint = self.dataset.fingerprint([index])
-        seen = self._seen.get(index)
-        if seen is None or seen[0] != fingerprint:
-            content = claims.content_now(self.dataset, index)
-            if content is None:
-                return name, None
-            seen = self._seen[index] = (fingerprint, content)
-        return name, seen[1]
-
-    def _prepare_all(
-        self, now: dict[CellKey, dict[str, Any]], stale: Collection[CellKey]
-    ) -> dict[CellKey, tuple[dict[str, Any], dict[str, Any]]]:
-        """Load every method that has something to do, hash its files, and complete the identities with them.
-
-        The last one is the first that will sample: it stays loaded.
-
-        Returns:
-            facts and files of the cells that can be claimed.
-
-        """
-        stored: dict[CellKey, tuple[dict[str, Any], dict[str, Any]]] = {}
-        groups: dict[tuple[str, int], list[CellKey]] = {}
-        for key in now:
-            groups.setdefault((key.label, key.scale), []).append(key)
-        order = sorted(groups, key=lambda g: (self.config.scales.index(g[1]), list(self.by_label).index(g[0])))
-        for label, scale in reversed(order):
-            keys = groups[label, scale]
-            if all(self._is_finished(key, stale) for key in keys):
-                for key in keys:
-                    now[key]["weights"] = claims.recorded_hashes(self.directory.cell(key))
-                continue
-            with self._guarded(label, scale):
-                method = self.method(label, scale)
-                files = dict(method.files())
-                weights = claims.hashes(files)
-                facts = asdict(method.facts) | {
-                    "method": self.by_label[label].name,
-                    "evaluations": method.evaluations,
-                }
-                for key in keys:
-                    now[key]["weights"] = weights
-                    stored[key] = (claims.plain(facts), claims.file_states(files))
-        return stored
-
-    def _is_finished(self, key: CellKey, stale: Collection[CellKey]) -> bool:
-        """Whether a cell needs its method no more, not even to compute its rows anew."""
-        cell = self.directory.cell(key)
-        identity = cell.identity
-        if identity is None or key in stale or self._needs_method(cell):
-            return False
-        return self.config.stale == "refuse" or claims.recorded_hashes(cell) == identity["weights"]
 
     def _check_fillable(self, cell: Cell) -> None:
         """Raise BenchError where a metric is to be added to rows whose samples are not there."""
-        if self.config.resample:
-            return
         for name in self.computed_names:
-            lost = [
-                i for i, known in self._state(cell).items()
-                if not {name, name + FAILED} & known and not self._stored(cell, i)
-            ]  # fmt: skip
-            if lost:
+            new = [i for i, known in self._state(cell).items() if not {name, name + FAILED} & known]
+            if lost := sum(not self._fillable(cell, i) for i in new):
                 raise BenchError(
-                    f"{name} cannot be added to {cell.folder}: the samples of {len(lost)} images are not kept; add "
+                    f"{name} cannot be added to {cell.folder}: the samples of {lost} images are not kept; add "
                     "resample=true, which draws them again, or leave the metric out."
                 )
 
@@ -330,44 +164,21 @@ class Session:
             self._states[cell.key] = cell.computed()
         return self._states[cell.key]
 
-    def _facts(self, cell: Cell) -> Facts:
-        facts: Facts = methods.facts(self.by_label[cell.key.label].name)
-        return facts
-
-    def _n(self, label: str) -> int:
-        return 1 if methods.facts(self.by_label[label].name).deterministic else self.config.n
-
     def _stored(self, cell: Cell, index: int) -> bool:
-        return cell.samples.count(index) >= self._n(cell.key.label)
+        return cell.samples.count(index) >= self.loaded.samples(cell.key.label)
 
-    def _kept_images(self, keys: Sequence[CellKey]) -> range:
+    def _kept_images(self, keys: Collection[CellKey], size: tuple[int, int]) -> range:
         """The images whose samples are kept: the first ones of those selected, as many as the budget allows."""
+        selected = self.images.selected
         if self.config.save_samples == "all":
-            return self.selected
+            return selected
         if self.config.save_samples == "none":
-            return self.selected[:0]
-        pixel = PNG_BYTES if self._rounded else ARRAY_BYTES
-        height, width = self.operator(self.config.scales[0]).size
-        size = sum(self._n(k.label) for k in keys) * height * width * pixel
-        return self.selected[: self.config.save_budget // max(size, 1)]
-
-    @property
-    def _rounded(self) -> bool:
-        """Whether samples have 8 bits."""
-        return self.config.quantise and self.operator(self.config.scales[0]).range is not None
-
-    def _batches(self, indices: Collection[int]) -> list[list[int]]:
-        """Those of this process's images that are among `indices`, in batches."""
-        size, shard = self.config.batch, self.config.shard
-        mine = range(self.selected.start, self.selected.stop, size)
-        if shard is not None:
-            mine = mine[shard.index :: shard.count]
-        wanted = set(indices)
-        batches = [[i for i in range(first, min(first + size, self.selected.stop)) if i in wanted] for first in mine]
-        return [batch for batch in batches if batch]
+            return selected[:0]
+        pixels = size[0] * size[1] * sum(self.loaded.samples(k.label) for k in keys)
+        return selected[: self.config.save_budget // max(pixels * (PNG_BYTES if self.rounded else ARRAY_BYTES), 1)]
 
     def _missing(self, cell: Cell) -> list[list[int]]:
-        return self._batches(set(self.selected) - set(self._state(cell)))
+        return self.images.batches(set(self.images.selected) - set(self._state(cell)))
 
     def _incomplete(self, cell: Cell) -> list[list[int]]:
         """Batches of images with rows that lack metrics, or samples that should be kept and may be drawn again."""
@@ -375,7 +186,7 @@ class Session:
         lacking = {i for i, known in self._state(cell).items() if not wanted <= known and self._fillable(cell, i)}
         if self.config.resample:
             lacking |= {i for i in self._state(cell) if i in self.kept and not self._stored(cell, i)}
-        return self._batches(lacking)
+        return self.images.batches(lacking)
 
     def _fillable(self, cell: Cell, index: int) -> bool:
         return self.config.resample or self._stored(cell, index)
@@ -385,126 +196,38 @@ class Session:
         if not self.timed or self.config.shard is not None:
             return False
         before = cell.timing
-        return before is None or before["compute"] != claims.compute_of(self.by_label[cell.key.label])
+        return before is None or before["compute"] != self.loaded.compute(cell.key.label)
 
     def _needs_method(self, cell: Cell) -> bool:
         """Whether anything is left to do that needs the method itself."""
         again = any(not self._stored(cell, i) for batch in self._incomplete(cell) for i in batch)
         return bool(again or self._missing(cell) or self._untimed(cell))
 
-    # methods
-
-    @contextmanager
-    def _guarded(self, label: str, scale: int) -> Iterator[None]:
-        """Turn whatever a method raises into a failure of this method at this scale."""
-        try:
-            yield
-            return
-        except BenchError as error:
-            reason = str(error)
-        except Exception as error:  # noqa: BLE001 -- a method's bug must not take the other methods down
-            report = self.directory.path / "errors" / f"{CellKey(label, scale, None).folder}.txt"
-            write_atomic(report, traceback.format_exc())
-            reason = f"{type(error).__name__}: {error} (traceback in {report})"
-        self._broken.add((label, scale))
-        self._let_go()
-        self.fail(f"{label} x{scale}", reason)
-
-    def _let_go(self) -> None:
-        """Give the memory of the loaded method back."""
-        self._prepared = None
-        self._samplers.clear()
-        release_memory()
-
-    def method(self, label: str, scale: int) -> Method:
-        """The method, loaded; the one that was loaded before is let go."""
-        if self._prepared is None or self._prepared[:2] != (label, scale):
-            self._let_go()
-            self._prepared = (label, scale, prepared_method(self.config, self.by_label[label], self.dataset, scale))
-        return self._prepared[2]
-
-    def _sampler(self, label: str, scale: int) -> Sampler:
-        method = self.method(label, scale)
-        if method not in self._samplers:
-            if isinstance(method, NetworkMethod) and method.compute.rows == "auto":
-                method.rows = self._rows_together(method, label, scale)
-            config = self.config
-            self._samplers[method] = Sampler(method, label, config.seed, config.n, config.quantise)
-        return self._samplers[method]
-
-    def _rows_together(self, method: NetworkMethod, label: str, scale: int) -> int:
-        """Rows together for a network: chosen once for a directory, on a short form of an iterative method."""
-        m = self.by_label[label]
-        of = {"label": label, "scale": scale, "compute": claims.compute_of(m), **self._machine}
-        rows = self.directory.rows_together(of)
-        if rows is None:
-            y = self._any_observation(scale)
-            if y is None:
-                return method.rows
-            short = short_form(m)
-            timed = method if short is m else prepared_method(self.config, short, self.dataset, scale)
-            assert isinstance(timed, NetworkMethod)
-            most = self._n(label) * self.config.batch
-            rows = timing.choose_rows(timed, y[None], self.config.taus[0], self.config.seed, most)
-            self.directory.set_rows_together(of, rows)
-        return rows
-
-    @cached_property
-    def _machine(self) -> dict[str, Any]:
-        """What speed depends on besides the method."""
-        return {"device": device_name(self.config.device), "threads": torch.get_num_threads()}
-
     @cached_property
     def _metrics(self) -> dict[str, Metric]:
         return load_metrics(self.computed_names, self.config.device)
-
-    # images
-
-    def _image(self, index: int, scale: int) -> _Image | None:
-        """Load and observe an image; None, and a failure, where it cannot be used."""
-        name = self.dataset.ids[index]
-        where = str(self.config.dataset["name"])
-        try:
-            fingerprint = self.dataset.fingerprint([index]) if self._cheap else ""
-            pixels = self.dataset.load(index)
-            content = content_of(pixels)
-            if self._expected.setdefault(index, (name, content)) != (name, content):
-                self.fail(where, "the image was replaced while the run went on; start the same command again", name)
-                return None
-            self._seen[index] = (fingerprint, content)
-            hr, y = observe_pixels(pixels, name, self.exact(scale), self.config.seed)
-        except ImageError as error:
-            self.fail(where, str(error), name)
-            return None
-        return _Image(index, name, content, hr.to(self.device), y.to(self.device))
-
-    def _images(self, batch: Sequence[int], scale: int) -> list[_Image]:
-        return [image for i in batch if (image := self._image(i, scale)) is not None]
-
-    def _any_observation(self, scale: int) -> Tensor | None:
-        return next((image.y for i in self.selected if (image := self._image(i, scale)) is not None), None)
 
     # measuring
 
     def measure(self, keys: Collection[CellKey]) -> None:
         """Compute all rows and times of these cells that are not there yet."""
         for scale in self.config.scales:
-            for label in self.by_label:
-                cells = self._cells([k for k in keys if (k.label, k.scale) == (label, scale)])
+            for label in (m.label for m in self.config.methods):
+                cells = [self.directory.cell(k) for k in keys if (k.label, k.scale) == (label, scale)]
                 open_ones = [c for c in cells if self._needs_method(c) or self._incomplete(c)]
-                if open_ones and (label, scale) not in self._broken:
+                if open_ones and (label, scale) not in self.loaded.broken:
                     self._metrics  # noqa: B018 -- a metric that cannot be loaded is an error before hours of sampling
-                    with self._guarded(label, scale):
+                    with self.loaded.guarded(label, scale):
                         for cell in open_ones:
                             self._measure_cell(cell)
                 self._say_failed_before(cells)
-        self._let_go()
+        self.loaded.let_go()
 
     def _measure_cell(self, cell: Cell) -> None:
-        sampler = self._sampler(cell.key.label, cell.key.scale) if self._needs_method(cell) else None
+        sampler = self.loaded.sampler(cell.key.label, cell.key.scale) if self._needs_method(cell) else None
         filling, missing = self._incomplete(cell), self._missing(cell)
         before = (cell.read("samples"), cell.read("images")) if filling else None
-        total, left = sum(map(len, self._batches(self.selected))), sum(map(len, [*filling, *missing]))
+        total, left = sum(map(len, self.images.batches(self.images.selected))), sum(map(len, [*filling, *missing]))
         interval = 0.2 if sys.stderr.isatty() else 30.0
         with tqdm(
             total=max(total, left), initial=max(total - left, 0), desc=cell.key.folder, unit="image",
@@ -523,20 +246,20 @@ class Session:
             self._time(cell, sampler.method)
 
     def _time(self, cell: Cell, method: Method) -> None:
-        y = self._any_observation(cell.key.scale)
+        y = self.images.any_observation(cell.key.scale)
         if y is not None:
-            measured = timing.measure(method, y[None], cell.key.tau, self.config.seed, self.config.timing)
-            compute = claims.compute_of(self.by_label[cell.key.label])
-            cell.set_timing({**measured.record(), "compute": compute, **self._machine})
+            measured = timing.measure(method, y, cell.key.tau, self.config.seed, self.config.timing)
+            compute = self.loaded.compute(cell.key.label)
+            cell.set_timing({**measured.record(), "compute": compute, **self.loaded.machine})
 
     def _compute(self, cell: Cell, sampler: Sampler, batch: Sequence[int]) -> None:
         """Sample a batch of images, keep what is to be kept, and add its rows."""
-        images, samples = self._sample(cell, sampler, self._images(batch, cell.key.scale))
+        images, samples = self._sample(cell, sampler, self.images.load_all(batch, cell.key.scale))
         if images:
             values, known = self._evaluate(cell, images, samples, self._metrics)
             cell.add(images[0].index, *_frames(cell.key, images, samples.shape[1], values, known))
 
-    def _sample(self, cell: Cell, sampler: Sampler, images: list[_Image]) -> tuple[list[_Image], Tensor]:
+    def _sample(self, cell: Cell, sampler: Sampler, images: list[Image]) -> tuple[list[Image], Tensor]:
         """Sample, and keep samples; without images for which the method failed."""
         if not images:
             return [], torch.empty(0)
@@ -548,31 +271,37 @@ class Session:
         samples = samples[torch.from_numpy(finite).to(samples.device)]
         for image, x in zip(images, samples, strict=True):
             if image.index in self.kept:
-                cell.samples.write(image.index, x, sampler.method.operator, self._rounded)
-                if image.index < self.selected.start + self.config.figure_images:
-                    self._keep_picture(cell.key.scale, image)
+                cell.samples.write(image.index, x, sampler.method.operator, self.rounded)
+                self._keep_picture(cell.key.scale, image)
         return images, samples
 
-    def _keep_picture(self, scale: int, image: _Image) -> None:
-        if (range := self.operator(scale).range) is not None:
+    def _keep_picture(self, scale: int, image: Image, always: bool = False) -> None:
+        """Keep an image for the figures, where they show it or have shown it."""
+        shown = image.index < self.images.selected.start + self.config.figure_images
+        shown |= always or self.directory.image_folder(scale, image.index).is_dir()
+        if shown and (range := self.images.operator(scale).range) is not None:
             self.directory.set_image(scale, image.index, as_picture(image.hr, range), as_picture(image.y, range))
 
     def _fill(self, cell: Cell, sampler: Sampler | None, batch: Sequence[int], before: Frames | None) -> None:
         """Add metrics to rows, from stored samples or from samples that are drawn again."""
         assert before is not None
         stored = [i for i in batch if self._stored(cell, i)]
-        images = self._images(stored, cell.key.scale)
+        images = self.images.load_all(stored, cell.key.scale)
         self._fill_images(cell, images, [self._read(cell, image.index) for image in images], before)
-        drawn = self._images([i for i in batch if i not in stored], cell.key.scale)
+        drawn = self.images.load_all([i for i in batch if i not in stored], cell.key.scale)
         if drawn and sampler is not None:
             images, samples = self._sample(cell, sampler, drawn)
             self._fill_images(cell, images, list(samples), before)
 
-    def _read(self, cell: Cell, index: int) -> Tensor:
-        operator = self.operator(cell.key.scale)
-        return cell.samples.read(index, self._n(cell.key.label), operator).to(self.device)
+    def _deterministic(self, cell: Cell) -> bool:
+        names = {m.label: m.name for m in self.config.methods}
+        return bool(methods.facts(names[cell.key.label]).deterministic)
 
-    def _fill_images(self, cell: Cell, images: list[_Image], samples: list[Tensor], before: Frames) -> None:
+    def _read(self, cell: Cell, index: int) -> Tensor:
+        operator = self.images.operator(cell.key.scale)
+        return cell.samples.read(index, self.loaded.samples(cell.key.label), operator).to(self.images.device)
+
+    def _fill_images(self, cell: Cell, images: list[Image], samples: list[Tensor], before: Frames) -> None:
         """Compute the metrics that images lack, and add their rows, old and new values together."""
         state = self._state(cell)
         names = [n for n in self.computed_names if any(n not in state[i.index] for i in images)]
@@ -588,7 +317,7 @@ class Session:
         cell.add(indices[0], *merged)
 
     def _evaluate(
-        self, cell: Cell, images: list[_Image], samples: Tensor, loaded: dict[str, Metric]
+        self, cell: Cell, images: list[Image], samples: Tensor, loaded: dict[str, Metric]
     ) -> tuple[dict[str, np.ndarray], list[set[str]]]:
         """Values of metrics, and for each image the names of those that it has (`FAILED` where one failed)."""
         known = [set(loaded) for _ in images]
@@ -599,7 +328,7 @@ class Session:
 
         e = Evaluation(
             torch.stack([i.hr for i in images]), torch.stack([i.y for i in images]), samples,
-            self.operator(cell.key.scale), self._facts(cell).deterministic,
+            self.images.operator(cell.key.scale), self._deterministic(cell),
         )  # fmt: skip
         return evaluate(loaded, e, failed), known
 
@@ -609,7 +338,7 @@ class Session:
             names = {i: name for i, (name, _) in cell.contents().items()}
             for index, known in self._state(cell).items():
                 for metric in self.computed_names:
-                    if metric + FAILED in known and not self._fillable(cell, index) and index in self.selected:
+                    if metric + FAILED in known and not self._fillable(cell, index) and index in self.images.selected:
                         reason = f"{metric} failed in an earlier start; resample=true tries it again"
                         self.fail(cell.key.folder, reason, names[index])
 
@@ -633,33 +362,36 @@ class Session:
         complete = True
         for key in keys:
             cell = self.directory.cell(key)
-            n = 1 if self._facts(cell).deterministic else samples
+            n = min(samples, self.loaded.samples(key.label))
             for index in indices:
                 shown = self.directory.image_folder(key.scale, index) / "lr.png"
-                if not shown.is_file() and (image := self._image(index, key.scale)) is not None:
-                    self._keep_picture(key.scale, image)
+                if not shown.is_file() and (image := self.images.load(index, key.scale)) is not None:
+                    self._keep_picture(key.scale, image, always=True)
             lacking = [i for i in indices if cell.samples.count(i) < n]
             if not lacking:
                 continue
-            if (key.label, key.scale) not in self._broken:
-                with self._guarded(key.label, key.scale):
+            if (key.label, key.scale) not in self.loaded.broken:
+                with self.loaded.guarded(key.label, key.scale):
                     self._draw_cell(cell, lacking, n)
             complete &= all(cell.samples.count(i) >= n for i in lacking)
         return complete
 
     def _draw_cell(self, cell: Cell, indices: Sequence[int], n: int) -> None:
-        sampler = self._sampler(cell.key.label, cell.key.scale)
+        sampler = self.loaded.sampler(cell.key.label, cell.key.scale)
         sampler = Sampler(sampler.method, cell.key.label, self.config.seed, n, self.config.quantise)
-        for image in self._images(indices, cell.key.scale):
+        images = self.images.load_all(indices, cell.key.scale)
+        cell.set_drawn({image.index: (image.name, image.content) for image in images})
+        for image in images:
+            self._keep_picture(cell.key.scale, image)
             x = sampler(image.y[None], [image.name], cell.key.tau)
             if finite_images(x).all():
-                cell.samples.write(image.index, x[0], sampler.method.operator, self._rounded)
+                cell.samples.write(image.index, x[0], sampler.method.operator, self.rounded)
             else:
                 self.fail(cell.key.folder, "the method returned NaN or infinite values", image.name)
 
 
 def _frames(
-    key: CellKey, images: Sequence[_Image], n: int, values: dict[str, np.ndarray], known: Sequence[set[str]]
+    key: CellKey, images: Sequence[Image], n: int, values: dict[str, np.ndarray], known: Sequence[set[str]]
 ) -> Frames:
     """Rows per sample and rows per image."""
     of_samples, of_images = columns(values)

@@ -16,6 +16,7 @@
         timing.json        wall times
         samples.parquet    a row per (image, sample)
         images.parquet     a row per image: its content, and metrics of the set of its samples
+        drawn.json         content of images that have samples but no rows: pictures of `reproduce`
         parts/             the same, one pair of files per batch, while the run goes on
         samples/           the samples themselves, 000007_2.png: image 7, sample 2
         superseded-1/      what stale=recompute has set aside

@@ -181,7 +181,7 @@ def test_options_of_computing_are_recorded_but_no_identity(configure: Configure,
 
 def test_rows_together_are_chosen_once_and_kept(configure: Configure, add, monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = []
-    monkeypatch.setattr("bench.run.timing.choose_rows", lambda *a: chosen.append(a[-1]) or 3)
+    monkeypatch.setattr("bench.run.loaded.choose_rows", lambda *a: chosen.append(a[-1]) or 3)
     Networked.rows_seen.clear()
     run(networked(configure("limit=1", "batch=2"), add, rows="auto"))
     run(networked(configure("limit=2", "batch=2"), add, rows="auto"))
