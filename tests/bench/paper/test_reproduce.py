@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from bench.cli import main
@@ -122,6 +123,20 @@ def test_pictures_belong_to_the_settings_that_drew_them(tmp_path: Path, capsys: 
     assert reproduce("figure1", tmp_path, *quick, "methods.cvdvae.output=mean", "stale=recompute") == 0
     assert (tmp_path / "figures" / "figure1.png").read_bytes() != before
     assert (tmp_path / "cells" / "cvdvae_x8_tau0.8" / "superseded-1" / "samples" / "000000_0.png").is_file()
+
+
+def test_a_picture_of_a_replaced_image_is_refused(
+    tmp_path: Path, image_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = ["dataset=folder", f"dataset.path={image_folder}", "dataset.size=64", "scale=8", "methods=[cvdvae]"]
+    words = ["reproduce", "figure1", *QUICK[1:], *data, f"out={tmp_path / 'out'}"]
+    assert main(words) == 0
+    before = (tmp_path / "out" / "images/x8/000000/hr.png").read_bytes()
+    Image.new("RGB", (80, 80)).save(image_folder / "0.png")
+    assert main(words) == 1
+    assert "0.png is no longer what it was" in capsys.readouterr().err
+    assert main([*words, "stale=recompute"]) == 0
+    assert (tmp_path / "out" / "images/x8/000000/hr.png").read_bytes() != before
 
 
 def test_failures_of_all_tables_are_kept(tmp_path: Path) -> None:
