@@ -36,6 +36,9 @@ from bench.errors import BenchError, near_matches
 
 T = TypeVar("T")
 
+UNREADABLE = (ImportError, OSError, SyntaxError, ValueError)
+"""What reading the source of a module may raise."""
+
 
 @dataclass(frozen=True)
 class Declaration:
@@ -44,12 +47,14 @@ class Declaration:
     Attributes:
         registrar: name of the decorator, as "register_method".
         name: the registered name.
+        path: the file that it is in.
         facts: keyword arguments of its facts; None where they are no literals.
 
     """
 
     registrar: str
     name: str
+    path: Path
     facts: dict[str, Any] | None
 
 
@@ -87,21 +92,32 @@ class Registry(Generic[T]):
             self._import(name)
         if name not in self._items:
             known = self.names()
-            why = f" It is there but could not be imported: {self.broken[name]}." if name in self.broken else ""
-            raise BenchError(f"There is no {self.kind} '{name}'.{why or near_matches(name, known)}")
+            if name in self.broken:
+                raise BenchError(f"The {self.kind} '{name}' could not be imported: {self.broken[name]}.")
+            raise BenchError(f"There is no {self.kind} '{name}'.{near_matches(name, known)}")
         return self._items[name]
 
     def facts(self, name: str) -> Any:
-        """What `name` declares, without importing its module where the source tells; BenchError where there is none."""
+        """What `name` declares, without importing its module where the source tells.
+
+        Raises:
+            BenchError: there is no such name, its module cannot be imported, or it declares what is unknown.
+
+        """
         if name not in self._items and self.facts_class is not None:
             found = self._declared().get(name)
             if found is not None and found.facts is not None:
-                return self.facts_class(**found.facts)
+                try:
+                    return self.facts_class(**found.facts)
+                except TypeError as error:
+                    why = str(error).removeprefix(f"{self.facts_class.__name__}.__init__() ")
+                    self.broken[name] = f"the facts of {found.path.name} do not fit: {why}"
+                    raise BenchError(f"The {self.kind} '{name}' is broken: {self.broken[name]}.") from None
         return self.get(name).facts  # type: ignore[attr-defined]
 
     def names(self) -> list[str]:
         """All names, sorted; `broken` has those of plugins that cannot be imported."""
-        declared = self._declared()  # first: it may import and so register
+        declared = self._declared()  # may import, and so register
         return sorted({*self._items, *declared})
 
     def _declared(self) -> dict[str, Declaration]:
@@ -110,17 +126,23 @@ class Registry(Generic[T]):
         for name, module, ours in self._modules():
             try:
                 source = read_source(module)
-            except (OSError, SyntaxError, ValueError) as error:
+            except UNREADABLE as error:
                 self.broken[name] = f"{type(error).__name__}: {error}"
                 continue
             if not ours and (missing := source.missing()):
                 self.broken[name] = f"ModuleNotFoundError: No module named '{missing}'"
                 continue
-            mine = [d for d in source.declarations if d.registrar == self.registrar]
-            if source.unclear(self.registrar) and module not in sys.modules:
+            if self._unclear(source, ours):
                 self._try(name, module)
-            found |= {d.name: d for d in mine}
+            for mine in source.of(self.registrar):
+                other = found.setdefault(mine.name, mine)
+                if other.path != mine.path:
+                    self.broken[name] = f"its {self.kind} '{mine.name}' has the name of that in {other.path}"
         return found
+
+    def _unclear(self, source: Source, ours: bool) -> bool:
+        """Whether only an import tells what a module registers; a plugin that shows nothing does so elsewhere."""
+        return source.unclear(self.registrar) or not (ours or source.declarations)
 
     def _modules(self) -> Iterator[tuple[str, str, bool]]:
         """Names, modules, and whether they belong to the registry's package."""
@@ -135,17 +157,26 @@ class Registry(Generic[T]):
         return tuple(entry_points(group=self.group))
 
     def _import(self, name: str) -> None:
+        """Import the module of a name: that of the same name first, else what declares it or may register it."""
         if name.isidentifier() and importlib.util.find_spec(f"{self.package}.{name}") is not None:
             self._try(name, f"{self.package}.{name}")
-        if name in self._items:
-            return
-        for other, module, _ in self._modules():
-            if other == name or any(
-                d.name == name and d.registrar == self.registrar for d in _declarations_or_none(module)
-            ):
+        unclear = []
+        for other, module, ours in self._modules():
+            if name in self._items:
+                return
+            source = _source_or_none(module)
+            if other == name or (source and any(d.name == name for d in source.of(self.registrar))):
                 self._try(name, module)
+            elif source and self._unclear(source, ours):
+                unclear.append((other, module))
+        for other, module in unclear:
+            if name in self._items:
+                return
+            self._try(other, module)
 
     def _try(self, name: str, module: str) -> None:
+        if module in sys.modules:
+            return
         try:
             importlib.import_module(module)
         except Exception as error:  # noqa: BLE001 -- a plugin may fail in any way; it must not take the others down
@@ -158,7 +189,7 @@ class Source:
 
     Attributes:
         declarations: registered classes.
-        imported: top-level packages that it imports at once.
+        imported: top-level packages that are imported at once with them.
         calls: how often each registering decorator is called, on whatever.
 
     """
@@ -167,21 +198,24 @@ class Source:
     imported: tuple[str, ...]
     calls: dict[str, int]
 
+    def of(self, registrar: str) -> list[Declaration]:
+        """What one decorator registers."""
+        return [d for d in self.declarations if d.registrar == registrar]
+
     def unclear(self, registrar: str) -> bool:
         """Whether something is registered that the text does not name."""
-        named = sum(d.registrar == registrar for d in self.declarations)
-        return self.calls.get(registrar, 0) > named or "register" in self.calls
+        return self.calls.get(registrar, 0) > len(self.of(registrar)) or "register" in self.calls
 
     def missing(self) -> str | None:
         """The first package that it imports and that is not installed."""
         return next((m for m in self.imported if m not in sys.modules and importlib.util.find_spec(m) is None), None)
 
 
-def _declarations_or_none(module: str) -> tuple[Declaration, ...]:
+def _source_or_none(module: str) -> Source | None:
     try:
-        return read_source(module).declarations
-    except (OSError, SyntaxError, ValueError):
-        return ()
+        return read_source(module)
+    except UNREADABLE:
+        return None
 
 
 @lru_cache
@@ -189,7 +223,7 @@ def read_source(module: str) -> Source:
     """Read a module's text without importing it.
 
     Raises:
-        ValueError: there is no such module.
+        ModuleNotFoundError: there is no such module.
         SyntaxError: it is no Python.
 
     """
@@ -198,17 +232,23 @@ def read_source(module: str) -> Source:
     calls: dict[str, int] = {}
     for path in _files(module):
         tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
-        for node in tree.body:
-            if isinstance(node, ast.Import):
-                imported += [a.name.partition(".")[0] for a in node.names]
-            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-                imported.append(node.module.partition(".")[0])
+        declared = [d for part in ast.walk(tree) if isinstance(part, ast.ClassDef) for d in _of_class(part, path)]
         for part in ast.walk(tree):
             if isinstance(part, ast.Call) and (name := _called(part)).startswith("register"):
                 calls[name] = calls.get(name, 0) + 1
-            if isinstance(part, ast.ClassDef):
-                declarations += _of_class(part)
+        declarations += declared
+        if declared:  # another file of the package may never be imported
+            imported += _imports(tree)
     return Source(tuple(declarations), tuple(dict.fromkeys(imported)), calls)
+
+
+def _imports(tree: ast.Module) -> Iterator[str]:
+    """Top-level packages that a module imports at once and without a way round."""
+    for node in tree.body:
+        if isinstance(node, ast.Import):
+            yield from (a.name.partition(".")[0] for a in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module.partition(".")[0]
 
 
 def _files(module: str) -> list[Path]:
@@ -216,7 +256,7 @@ def _files(module: str) -> list[Path]:
     root, *rest = module.split(".")
     spec = importlib.util.find_spec(root)  # a top-level name is found without running anything
     if spec is None:
-        raise ValueError(f"No module named '{root}'")
+        raise ModuleNotFoundError(f"No module named '{root}'")
     folders = [Path(p) for p in spec.submodule_search_locations or []]
     if not folders:
         return [Path(str(spec.origin))]
@@ -226,14 +266,14 @@ def _files(module: str) -> list[Path]:
             return [path.with_suffix(".py")]
         if (path / "__init__.py").is_file():
             return sorted(path.glob("*.py"))
-    raise ValueError(f"No module named '{module}'")
+    raise ModuleNotFoundError(f"No module named '{module}'")
 
 
 def _called(node: ast.Call) -> str:
     return node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
 
 
-def _of_class(node: ast.ClassDef) -> Iterator[Declaration]:
+def _of_class(node: ast.ClassDef, path: Path) -> Iterator[Declaration]:
     facts: dict[str, Any] | None = None
     for statement in node.body:
         if (
@@ -251,7 +291,7 @@ def _of_class(node: ast.ClassDef) -> Iterator[Declaration]:
         if isinstance(decorator, ast.Call) and _called(decorator).startswith("register_") and decorator.args:
             name = decorator.args[0]
             if isinstance(name, ast.Constant) and isinstance(name.value, str):
-                yield Declaration(_called(decorator), name.value, facts)
+                yield Declaration(_called(decorator), name.value, path, facts)
 
 
 def plugin_config_dirs(group: str) -> list[str]:
@@ -260,7 +300,7 @@ def plugin_config_dirs(group: str) -> list[str]:
     for point in entry_points(group=group):
         try:
             folder = _files(point.value.partition(":")[0])[0].parent / "configs"
-        except (ImportError, ValueError):  # its import error is reported when the method is asked for
+        except UNREADABLE:  # the error is reported when the method is asked for
             continue
         if folder.is_dir():
             folders.append(str(folder))

@@ -8,23 +8,20 @@ and every later use is held against it.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.error import HTTPError, URLError
-
-import torch
-from filelock import FileLock
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor, nn
-from tqdm import tqdm
 
 from bench.errors import BenchError, near_matches
 from bench.files import cache_dir, disk_errors, sha256, write_atomic
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 CHUNK = 1 << 20
 PINS = "pins.json"
@@ -62,7 +59,7 @@ class Checkpoint:
     @property
     def path(self) -> Path:
         """Where it is kept."""
-        folder = Path(torch.hub.get_dir()) / "checkpoints" if self.hub else folder_of_weights()
+        folder = folder_of_torch() if self.hub else folder_of_weights()
         return folder / self.file
 
 
@@ -121,6 +118,12 @@ def folder_of_weights() -> Path:
     return cache_dir() / "weights"
 
 
+def folder_of_torch() -> Path:
+    """Where torchvision looks for checkpoints, known without importing torch (``torch.hub.get_dir``)."""
+    cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+    return Path(os.environ.get("TORCH_HOME", f"{cache}/torch")).expanduser() / "hub" / "checkpoints"
+
+
 def find(name: str) -> Checkpoint:
     """Return a known checkpoint by its name."""
     for checkpoint in CHECKPOINTS:
@@ -172,6 +175,8 @@ def get(checkpoint: Checkpoint) -> Path:
         BenchError: no network, no address, or a wrong hash.
 
     """
+    from filelock import FileLock
+
     target = checkpoint.path
     with disk_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -240,6 +245,8 @@ def _pins() -> dict[str, str]:
 
 
 def _download(checkpoint: Checkpoint, part: Path) -> None:
+    from tqdm import tqdm
+
     assert checkpoint.url is not None
     begun = part.stat().st_size if part.is_file() else 0
     request = urllib.request.Request(checkpoint.url, headers={"Range": f"bytes={begun}-"} if begun else {})
@@ -300,6 +307,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         BenchError: missing, truncated, not weights, or a pickle that would run code.
 
     """
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
     if not path.is_file():
         known = by_file(path.name)
         how = f"python -m bench weights get {known.name}" if known else "give the path of a checkpoint"
@@ -313,7 +324,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     except Exception as error:  # pickle.UnpicklingError: refused, since it would run code
         raise BenchError(f"{path} holds more than tensors and is not loaded ({str(error).splitlines()[0]}).") from error
     state = content.get("state_dict", content) if isinstance(content, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+    if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
         raise BenchError(f"{path} is no state dict: expected names and tensors.")
     return state
 

@@ -11,7 +11,6 @@ Add one in a file of this package (or through the entry point group ``bench.data
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 import sys
 from abc import ABC, abstractmethod
@@ -23,8 +22,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from bench.errors import BenchError, ImageError, near_matches
+from bench.errors import BenchError, ImageError
 from bench.registry import Registry
+from bench.settings import build
 
 SPLITS = ("train", "val", "test")
 
@@ -157,16 +157,12 @@ def make_dataset(config: Mapping[str, Any]) -> Dataset:
     """Build a dataset from its configuration: ``name`` and the constructor's arguments.
 
     Raises:
-        BenchError: unknown name or argument, or data that is not there.
+        BenchError: unknown name, an unknown or wrong setting, or data that is not there.
 
     """
     arguments = dict(config)
-    cls = datasets.get(str(arguments.pop("name")))
-    known = [p for p in inspect.signature(cls).parameters]
-    for key in arguments:
-        if key not in known:
-            raise BenchError(f"dataset.{key} is no setting of {config['name']}.{near_matches(key, known)}")
-    return cls(**arguments)
+    name = str(arguments.pop("name"))
+    return build(datasets.get(name), arguments, "dataset", name)
 
 
 def check_split(name: str, split: str, splits: Sequence[str] = SPLITS) -> None:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from bench.operators import Operator
 
 Domain = Literal["sample", "pair", "image", "timing"]
+ARROWS = {"higher": "↑", "lower": "↓"}
+"""The better direction, for reading."""
 
 
 @dataclass(frozen=True)
@@ -167,6 +169,11 @@ def too_small(name: str, size: int) -> str | None:
 def column(name: str) -> str:
     """Name of the metric's column in table.csv."""
     return name + metric_facts(name).column
+
+
+def unit(facts: MetricFacts) -> str:
+    """Unit and factor of a column, as in "dB" or "x 1e4"; "" for neither."""
+    return f"x {facts.factor:.0e}".replace("e+0", "e") if facts.factor != 1 else facts.unit
 
 
 def load_metrics(names: Iterable[str], device: torch.device | str) -> dict[str, Metric]:

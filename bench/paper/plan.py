@@ -20,6 +20,7 @@ from bench.data import Dataset
 from bench.errors import BenchError
 from bench.machine import is_out_of_memory, keep_freed_memory, release_memory
 from bench.metrics import Evaluation, load_metrics
+from bench.operators import operator_kind
 from bench.paper.tables import Entry
 from bench.run.cell import CellKey
 from bench.run.draw import observe
@@ -83,7 +84,7 @@ def describe_checkpoint(checkpoint: weights.Checkpoint) -> str:
 def probe(config: MethodConfig, scale: int, dataset: Dataset, run: RunConfig) -> Probe:
     """Prepare a method and time a sample; an iterative one with few steps, from which all are extrapolated."""
     facts = methods.facts(config.name)
-    if reason := facts.refuses(str(run.operator["name"]), scale, run.sigma):
+    if reason := facts.refuses(operator_kind(run.operator, scale), scale, run.sigma):
         return Probe(config, scale, float("nan"), f"{reason}.")
     device = torch.device(run.device)
     keep_freed_memory()

@@ -15,9 +15,8 @@ import pandas as pd
 from tabulate import tabulate
 
 from bench.files import write_atomic
-from bench.metrics import column, metric_facts
+from bench.metrics import ARROWS, column, metric_facts, unit
 from bench.report.tables import (
-    ARROWS,
     NOTE,
     PLAIN,
     PREFIXES,
@@ -32,7 +31,6 @@ from bench.report.tables import (
     read_rows,
     render_latex,
     summarise,
-    unit,
 )
 from bench.run.cell import CellKey
 from bench.run.store import RunDir

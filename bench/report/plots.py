@@ -10,9 +10,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bench.metrics import column, metric_facts
+from bench.metrics import ARROWS, column, metric_facts, unit
 from bench.report.figures import plain_text, save
-from bench.report.tables import ARROWS, PREFIXES, Row, read_rows, summarise, unit
+from bench.report.tables import PREFIXES, Row, read_rows, summarise
 from bench.run.store import RunDir
 
 MARKERS = "osD^vPX*<>hp"

@@ -16,13 +16,12 @@ import pandas as pd
 from tabulate import tabulate
 
 from bench.files import write_atomic
-from bench.metrics import MetricFacts, column, metric_facts
+from bench.metrics import ARROWS, MetricFacts, column, metric_facts, unit
 from bench.report.stats import mean_interval, paired_difference
 from bench.run.store import Cell, RunDir
 
 PREFIXES = {"Diversity (APD)": "APD ", "Diversity (NTIRE)": "NTIRE "}
 """What the name of a column needs where it stands without its group."""
-ARROWS = {"higher": "↑", "lower": "↓"}
 LATEX = str.maketrans(
     {c: f"\\{c}" for c in "&%$#_{}"}
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
@@ -162,11 +161,6 @@ def differences(rows: list[Row], names: list[str]) -> pd.DataFrame:
             )
     columns = ["scale", "method", "tau", "other", "other_tau", "metric", "difference", "lo", "hi", "n_images"]
     return pd.DataFrame(records, columns=columns)
-
-
-def unit(facts: MetricFacts) -> str:
-    """Unit and factor of a column, as in "dB" or "x 1e4"; "" for neither."""
-    return f"x {facts.factor:.0e}".replace("e+0", "e") if facts.factor != 1 else facts.unit
 
 
 def format_value(value: float, facts: MetricFacts) -> str:

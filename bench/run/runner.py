@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from bench.config import RunConfig
+from bench.config import RunConfig, Shard
 from bench.contract import Method, methods
 from bench.data import Dataset, make_dataset
 from bench.errors import BenchError
@@ -30,7 +30,6 @@ from bench.run.loaded import LoadedMethods
 from bench.run.samples import ARRAY_BYTES, PNG_BYTES, as_picture
 from bench.run.selection import cell_keys, make_method
 from bench.run.store import RunDir
-from bench.values import Shard
 
 Frames = tuple[pd.DataFrame, pd.DataFrame]
 """Rows per sample, and rows per image."""

@@ -11,7 +11,7 @@ from bench.config import MethodConfig, RunConfig
 from bench.contract import Method, methods
 from bench.data import Dataset
 from bench.errors import BenchError
-from bench.operators import Operator, make_operator
+from bench.operators import Operator, make_operator, operator_kind
 from bench.run.cell import CellKey
 from bench.settings import build
 
@@ -46,8 +46,8 @@ def short_form(config: MethodConfig) -> MethodConfig:
 def cell_keys(config: RunConfig) -> list[CellKey]:
     """Everything a run measures, by scale, method and temperature; BenchError for what a method cannot do."""
     keys = []
-    kind = str(config.operator["name"])
     for scale in config.scales:
+        kind = operator_kind(config.operator, scale)
         for m in config.methods:
             facts = methods.facts(m.name)
             if reason := facts.refuses(kind, scale, config.sigma):

@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,6 +25,7 @@ from bench.files import disk_errors, write_atomic, write_json
 from bench.machine import environment, is_out_of_memory, keep_freed_memory
 from bench.operators import Operator, to_uint8
 from bench.operators.bicubic import Bicubic
+from bench.training.config import TrainConfig
 from bench.training.data import Order, make_splits, to_tensor
 from bench.training.trainable import BatchNoise, Trainable
 
@@ -33,51 +33,6 @@ CHECKPOINT = "checkpoint.pt"
 WEIGHTS = "weights.safetensors"
 STEP_SEEDS = 1_000_003
 """Seeds of different runs do not share the seeds of their steps."""
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """What a training run does; the keys are those of ``configs/train.yaml``.
-
-    Attributes:
-        batch: images per step, over all processes.
-        steps: number of steps.
-        budget: device-seconds after which training ends; None for none.
-        lr: learning rate after `warmup` steps.
-        schedule: constant, cosine (to zero at `steps`) or plateau (factor 0.1 after `patience` validations).
-        clip: largest norm of the gradient.
-        skip: a step with a larger norm, or one that is not finite, is skipped; None for none.
-        ema: decay of the averaged weights, shorter at first: min(ema, (1 + step) / (10 + step)).
-        precision: 32 or bf16.
-
-    """
-
-    dataset: dict[str, Any]
-    scale: int | None
-    pool: int
-    val: int
-    flip: bool
-    batch: int
-    steps: int
-    budget: float | None
-    lr: float
-    betas: tuple[float, float]
-    weight_decay: float
-    warmup: int
-    schedule: str
-    patience: int
-    min_lr: float
-    clip: float
-    skip: float | None
-    ema: float
-    precision: str
-    seed: int
-    device: str
-    out: Path
-    log_every: int
-    save_every: float
-    val_every: int
-    record: dict[str, Any]
 
 
 @dataclass

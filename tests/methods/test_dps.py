@@ -101,7 +101,7 @@ def test_the_shipped_prior_super_resolves(configure: Callable[..., RunConfig]) -
     from bench.run.runner import run
 
     config = configure(
-        "methods=[bicubic,dps]", "scale=4", "limit=3", "n=2", "save_images=0",
+        "methods=[bicubic,dps]", "scale=4", "limit=3", "n=2", "figure_images=0",
         "metrics=[stlpips_alex,lr_psnr,apd_mse]",
     )  # fmt: skip
     directory, complete = run(config)

@@ -1,6 +1,5 @@
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -106,7 +105,7 @@ def test_figures_show_the_samples_of_the_run(configure: Callable[..., RunConfig]
     config = configure("methods=[cvdvae]", "n=2", "limit=2", "methods.cvdvae.compute.rows=2")
     directory, _ = run(config)
     key = CellKey("cvdvae", 8, 0.8)
-    with open_run(replace(config, out=tmp_path / "alone"), [key]) as session:
+    with open_run(config.model_copy(update={"out": tmp_path / "alone"}), [key]) as session:
         assert session.draw([key], [1], samples=2)
     files = [f"cells/cvdvae_x8_tau0.8/samples/000001_{j}.png" for j in range(2)]
     for name in [*files, "images/x8/000001/hr.png", "images/x8/000001/lr.png"]:

@@ -1,5 +1,4 @@
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 
 import pytest
 
@@ -14,7 +13,7 @@ def add() -> Iterator[Callable[[type[Method], RunConfig], RunConfig]]:
     def register(cls: type[Method], config: RunConfig, *others: str) -> RunConfig:
         register_method("misfit")(cls)
         entries = (MethodConfig("misfit", "misfit", {}), *(MethodConfig(o, o, {}) for o in others))
-        return replace(config, methods=entries)
+        return config.model_copy(update={"methods": entries})
 
     yield register
     methods._items.pop("misfit", None)

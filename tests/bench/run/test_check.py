@@ -1,7 +1,6 @@
 """Every check must catch the fault it is there for."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 
 import pytest
 import torch
@@ -104,7 +103,9 @@ class Crashes(Good):
 def verdicts(configure: Callable[..., RunConfig]) -> Iterator[Callable[[type[Method]], dict[str, str]]]:
     def check(cls: type[Method]) -> dict[str, str]:
         register_method("subject")(cls)
-        config = replace(configure("scale=4", config="check"), methods=(MethodConfig("subject", "subject", {}),))
+        config = configure("scale=4", config="check").model_copy(
+            update={"methods": (MethodConfig("subject", "subject", {}),)}
+        )
         return {r.name: r.verdict for r in check_method(config)}
 
     yield check

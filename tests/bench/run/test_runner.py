@@ -18,7 +18,7 @@ import pytest
 import torch
 from PIL import Image
 
-from bench.config import RunConfig
+from bench.config import RunConfig, parse_shard
 from bench.contract import Facts, Method, methods
 from bench.data import make_dataset
 from bench.errors import BenchError
@@ -29,7 +29,6 @@ from bench.run.cell import CellKey
 from bench.run.evaluate import evaluate
 from bench.run.runner import run
 from bench.run.store import RunDir
-from bench.values import shard
 
 Configure = Callable[..., RunConfig]
 
@@ -308,9 +307,9 @@ def test_who_may_share_a_directory(
     import bench.run.store
 
     monkeypatch.setattr(bench.run.store, "PATIENCE", 0.05)
-    with RunDir(tmp_path, shard(first)).lock():
+    with RunDir(tmp_path, parse_shard(first)).lock():
         expectation = nullcontext() if allowed else pytest.raises(BenchError, match="Another run is working")
-        with expectation, RunDir(tmp_path, shard(second)).lock():
+        with expectation, RunDir(tmp_path, parse_shard(second)).lock():
             pass
     with RunDir(tmp_path).lock():
         pass
@@ -318,7 +317,7 @@ def test_who_may_share_a_directory(
 
 @pytest.mark.parametrize("text", ["8/8", "1", "a/b", "-1/4", "1/0"])
 def test_a_wrong_part_is_one_sentence(configure: Configure, text: str) -> None:
-    with pytest.raises(BenchError, match="is no part: write 0/8"):
+    with pytest.raises(BenchError, match=r"shard=.* is wrong: it should be a part, as 0/8"):
         configure(f"shard='{text}'")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -138,12 +137,12 @@ def test_everything_is_claimed_before_anything_is_sampled(configure: Configure, 
     register_method("second")(weighted)
     try:
         entry = MethodConfig("second", "second", {})
-        run(replace(configure("limit=1"), methods=(entry,)))
+        run(configure("limit=1").model_copy(update={"methods": (entry,)}))
         (tmp_path / "prior" / "weights.safetensors").write_text("retrained")
         weighted.drawn = 0
         config = add(Noisy, configure("limit=1"))
         with pytest.raises(BenchError, match="the weights 'prior' were"):
-            run(replace(config, methods=(*config.methods, entry)))
+            run(config.model_copy(update={"methods": (*config.methods, entry)}))
         assert Noisy.drawn == weighted.drawn == 0
         assert not cell(RunDir(config.out)).folder.exists()
     finally:
@@ -164,7 +163,7 @@ class Networked(NetworkMethod):
 
 def networked(config: RunConfig, add, **compute) -> RunConfig:
     config = add(Networked, config)
-    return replace(config, methods=(MethodConfig("misfit", "misfit", {"compute": compute}),))
+    return config.model_copy(update={"methods": (MethodConfig("misfit", "misfit", {"compute": compute}),)})
 
 
 def test_options_of_computing_are_recorded_but_no_identity(configure: Configure, add) -> None:
@@ -434,7 +433,7 @@ def test_without_a_range_nothing_is_clipped(configure: Configure, add) -> None:
             return enlarge(y, self.operator.size)[:, None] + 0.1 * noise.normal(3, *self.operator.size)
 
     try:
-        config = replace(add(Free, configure("metrics=[psnr,ssim]")), dataset={"name": "waves"})
+        config = add(Free, configure("metrics=[psnr,ssim]")).model_copy(update={"dataset": {"name": "waves"}})
         directory, complete = run(config)
         assert complete
         frame = table(directory)
@@ -461,7 +460,7 @@ def config_operator(config: RunConfig):
 
 def test_any_label_can_be_a_folder(configure: Configure, add) -> None:
     odd = r"a/b|c_$x$ 50%"
-    config = replace(add(Noisy, configure("limit=1")), methods=(MethodConfig(odd, "misfit", {}),))
+    config = add(Noisy, configure("limit=1")).model_copy(update={"methods": (MethodConfig(odd, "misfit", {}),)})
     directory, complete = run(config)
     assert complete
     assert [c.key.label for c in directory.cells()] == [odd]
