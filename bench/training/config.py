@@ -73,7 +73,9 @@ class TrainConfig(Settings):
     min_lr: float = setting(0.0, ge=0, help="smallest learning rate of the plateau")
     clip: float = setting(200.0, gt=0, help="largest norm of the gradient")
     skip: float | None = setting(
-        None, gt=0, help="steps with a larger norm are skipped; null skips only those that are not finite; 100 in a row end it"
+        None,
+        gt=0,
+        help="steps with a larger norm are skipped; null skips only those that are not finite; 100 in a row end it",
     )
     ema: float = setting(
         0.999,
