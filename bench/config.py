@@ -1,33 +1,45 @@
-"""The typed configuration of a run, made from hydra's and checked before anything is computed."""
+"""The settings of a run, described once: type, default, bounds and help.
+
+Hydra composes a configuration from their defaults (``configs/__init__.py``), the groups under ``configs/`` and the
+command line; `read_config` checks it and makes it typed, before anything is computed. Nothing here needs a network
+library, so that help and completion are quick.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from omegaconf import DictConfig
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from bench.errors import BenchError, near_matches
 from bench.registry import plugin_config_dirs
-from bench.values import Shard, boolean, integer, items, number, plain, shard, whole
+from bench.settings import Settings, as_text, setting, validate
 
-FROZEN = ("dataset", "operator", "n", "seed", "quantise", "save_images", "metrics")
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+FROZEN = ("dataset", "operator", "n", "seed", "quantise", "metrics")
 """Keys that change every row: a run directory is made with one value of each."""
+UNNAMED = (
+    "device", "batch", "timing", "apd_images", "paper", "figure_images", "save_samples", "save_budget", "stale",
+    "resample",
+)  # fmt: skip
+"""Keys that change no row, and so not the name of the default run directory either."""
+UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 
 @dataclass(frozen=True)
-class TimingConfig:
-    """How wall time is measured; see :mod:`bench.run.timing`. `budget` is in seconds."""
+class Shard:
+    """Part `index` (0 to ``count - 1``) of a run's images."""
 
-    warmup: int
-    repeats: int
-    budget: float
-    max_batch: int
+    index: int
+    count: int
 
 
 @dataclass(frozen=True)
@@ -39,55 +51,161 @@ class MethodConfig:
     parameters: Mapping[str, Any]
 
 
-@dataclass(frozen=True)
-class RunConfig:
-    """What a run does; the keys are those of ``configs/run.yaml``."""
+def parse_shard(value: Any) -> Shard | None:
+    """Part I of N from "I/N"; None for all."""
+    if value is None or isinstance(value, Shard):
+        return value
+    left, _, right = str(value).partition("/")
+    if not (left.isdecimal() and right.isdecimal() and int(left) < int(right)):
+        raise ValueError("a part, as 0/8, 1/8 ... 7/8 of eight")
+    return Shard(int(left), int(right))
+
+
+def parse_images(value: Any) -> Any:
+    """First image and the one after the last, None for all that follow, from "A:B"; None for all."""
+    if value is None or isinstance(value, tuple):
+        return value
+    match = re.fullmatch(r"(\d+):(\d*)", str(value))
+    first, end = (int(match[1]), int(match[2]) if match[2] else None) if match else (0, 0)
+    if end is not None and first >= end:
+        raise ValueError("a range, as 200:400 for the images 200 to 399, or 200: for all from 200 on")
+    return first, end
+
+
+def parse_size(value: Any) -> int:
+    """Bytes from a number, or from text as "500MB" (1 MB = 10^6 bytes)."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?B?)", str(value).upper())
+    if match is None or match[2] not in UNITS or isinstance(value, bool):
+        raise ValueError("a size, as 500MB or 20GB")
+    return round(float(match[1]) * UNITS[match[2]])
+
+
+def as_list(value: Any) -> Any:
+    """One value or a list of at least one, as a tuple."""
+    values = tuple(value) if isinstance(value, list | tuple) else (value,)
+    if not values:
+        raise ValueError("one value or a list of at least one")
+    return values
+
+
+def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(dict.fromkeys(values))
+
+
+Many = (BeforeValidator(as_list), AfterValidator(_distinct), Field(json_schema_extra={"one_or_many": True}))
+Scale = Annotated[int, Field(ge=2)]
+Tau = Annotated[float, Field(gt=0, le=1)]
+Scales = Annotated[tuple[Scale, ...], *Many]
+Taus = Annotated[tuple[Tau, ...], *Many]
+Names = Annotated[tuple[str, ...], *Many]
+
+Images = Annotated[
+    tuple[int, int | None] | None, BeforeValidator(parse_images), WithJsonSchema({"text": "A:B, A: or null"})
+]
+Bytes = Annotated[int, BeforeValidator(parse_size), WithJsonSchema({"text": "bytes, as 500MB or 20GB"})]
+
+Out = Annotated[
+    Path,
+    Field(strict=False),
+    BeforeValidator(lambda value: "" if value is None else as_text(value)),
+    WithJsonSchema({"text": "path or null"}),
+]
+"""Where results go; ``Path()``, as null, until the settings have given it a name."""
+
+
+class TimingConfig(Settings):
+    """How wall time is measured; see :mod:`bench.run.timing`."""
+
+    warmup: int = setting(1, ge=0, help="calls that are not counted")
+    repeats: int = setting(5, ge=1, help="timed calls at batch 1")
+    budget: float = setting(
+        20.0, gt=0, help="seconds after which no further repeat or larger batch is begun, for each cell"
+    )
+    max_batch: int = setting(64, ge=1, help="largest batch that is tried for the throughput")
+
+
+class RunConfig(Settings):
+    """What a run does; the keys are those of ``python -m bench run``."""
 
     methods: tuple[MethodConfig, ...]
-    scales: tuple[int, ...]
-    taus: tuple[float, ...]
-    n: int
     dataset: Mapping[str, Any]
     operator: Mapping[str, Any]
-    limit: int | None
-    shard: Shard | None
-    seed: int
-    device: str
-    out: Path
-    batch: int
-    quantise: bool
-    save_images: int
-    apd_images: int | None
-    paper: bool
-    perceptual: str
-    metrics: tuple[str, ...]
-    timing: TimingConfig
+    scales: Scales = setting([4, 8], alias="scale", help="scale factor")
+    taus: Taus = setting(0.8, alias="tau", help="temperature; methods without a temperature run once")
+    n: int = setting(5, ge=1, help="samples per image")
+    images: Images = setting(None, help="range of the dataset's images, 200:400 for 200 to 399; null for all")
+    limit: int | None = setting(
+        None, ge=1, help="number of images, the first of `images`; null for the dataset's default"
+    )
+    variants: Annotated[
+        Mapping[str, Mapping[str, Any]] | None, WithJsonSchema({"text": "LABEL to METHOD and settings"})
+    ] = setting(None, help="more rows, as {dps20: {method: dps, steps: 20}}: configs/methods/METHOD.yaml with changes")
+    shard: Annotated[Shard | None, BeforeValidator(parse_shard), WithJsonSchema({"text": "I/N or null"})] = setting(
+        None, help="measure part I (0 to N-1) of the images, beside other parts; without it the command finishes"
+    )
+    seed: int = setting(0, ge=0, help="of all randomness")
+    device: str = setting("auto", help="auto, cpu, cuda, cuda:1, ...")
+    out: Out = setting(None, help="run directory; null for results/runs/DATASET-HASH, where the same command goes on")
+    batch: int = setting(1, ge=1, help="images per batch; halved when the device's memory is too small")
+    quantise: bool = setting(True, help="round samples to 8 bits before they are measured, as saved images are")
+    stale: Literal["refuse", "recompute"] = setting(
+        "refuse",
+        help="where settings, weights, a method or images are no longer those of the stored rows: "
+        "say what changed and stop, or set the rows aside and compute anew",
+    )
+    save_samples: Literal["auto", "all", "none"] = setting(
+        "auto", help="keep samples without loss; auto: while they take less than `save_budget`"
+    )
+    save_budget: Bytes = setting("500MB", help="of stored samples, with save_samples=auto")
+    resample: bool = setting(False, help="sample again where a new metric needs samples that were not kept")
+    figure_images: int = setting(4, ge=0, help="images per scale that figures show")
+    apd_images: int | None = setting(
+        None, ge=1, help="images whose pairs of samples count for the APD in tables, the first; null for all"
+    )
+    paper: bool = setting(False, help="write the paper's figures beside the measured ones (paper.csv, .md, .tex)")
+    perceptual: str = setting(
+        "auto",
+        help="lpips_alex, lpips_vgg, stlpips_alex or stlpips_vgg; auto takes lpips_alex where its weights are "
+        "on this machine, else stlpips_alex",
+    )
+    metrics: Names = setting(
+        ["psnr", "ssim", "perceptual", "brisque", "lr_psnr", "apd_mse", "apd_perceptual", "diversity_perceptual",
+         "seconds", "throughput"],
+        help="as python -m bench metrics lists them; `perceptual` stands for the distance above",
+    )  # fmt: skip
+    timing: TimingConfig = TimingConfig()
 
     @property
     def sigma(self) -> float:
         """Standard deviation of the operator's noise."""
         return float(self.operator.get("sigma", 0.0))
 
+    @property
+    def directory(self) -> Path:
+        """The run directory, whether it is given or follows from the settings."""
+        if self.out != Path():
+            return self.out
+        named = {k: v for k, v in self.record().items() if k not in UNNAMED} | {"perceptual": self.perceptual}
+        digest = hashlib.sha256(json.dumps(named, sort_keys=True, default=str).encode()).hexdigest()[:8]
+        return Path("results/runs") / f"{self.dataset['name']}-{digest}"
+
     def record(self) -> dict[str, Any]:
         """Plain values, as written to ``config.yaml`` of the run directory."""
         return {
             "methods": {m.label: {"method": m.name, **m.parameters} for m in self.methods},
-            "scale": list(self.scales),
-            "tau": list(self.taus),
-            "n": self.n,
-            "dataset": dict(self.dataset),
-            "operator": dict(self.operator),
-            "limit": self.limit,
-            "seed": self.seed,
-            "device": self.device,
-            "batch": self.batch,
-            "quantise": self.quantise,
-            "save_images": self.save_images,
-            "apd_images": self.apd_images,
-            "paper": self.paper,
-            "metrics": list(self.metrics),
-            "timing": vars(self.timing),
+            **self.model_dump(
+                mode="json", by_alias=True, exclude={"methods", "variants", "shard", "out", "perceptual"}
+            ),
         }
+
+
+class FigureConfig(Settings):
+    """What ``python -m bench figure`` computes, beside the settings of the study."""
+
+    study: Mapping[str, Any]
+    seed: int = setting(0, ge=0, help="of all randomness")
+    device: str = setting("auto", help="auto, cpu, cuda, cuda:1, ...")
+    out: Out = setting(None, help="path without suffix; null for results/figures/NAME")
 
 
 def read_config(cfg: DictConfig) -> RunConfig:
@@ -97,43 +215,70 @@ def read_config(cfg: DictConfig) -> RunConfig:
         BenchError: a value is missing, of the wrong type or out of range; the sentence names the key.
 
     """
-    raw = plain(cfg)
-    if not raw.get("methods"):
+    return run_config(plain(cfg))
+
+
+def run_config(raw: Mapping[str, Any]) -> RunConfig:
+    """`read_config` for plain values."""
+    if not raw.get("methods") and not raw.get("variants"):
         raise BenchError("methods is empty: give at least one, as in methods=[bicubic].")
-    if not raw.get("dataset"):
-        raise BenchError("dataset is empty: give one, as in dataset=synthfaces.")
-    methods = []
-    for label, parameters in raw["methods"].items():
-        parameters = dict(parameters or {})
-        methods.append(MethodConfig(label, parameters.pop("method", label), parameters))
-    timing = TimingConfig(
-        warmup=integer(raw["timing"], "timing.warmup", 0),
-        repeats=integer(raw["timing"], "timing.repeats", 1),
-        budget=number(raw["timing"]["budget"], "timing.budget", 0, float("inf")),
-        max_batch=integer(raw["timing"], "timing.max_batch", 1),
-    )
-    config = RunConfig(
-        methods=tuple(methods),
-        scales=tuple(dict.fromkeys(whole(s, "scale", 2) for s in items(raw["scale"], "scale"))),
-        taus=tuple(dict.fromkeys(number(t, "tau", 0, 1) for t in items(raw["tau"], "tau"))),
-        n=integer(raw, "n", 1),
-        dataset=raw["dataset"],
-        operator=raw["operator"],
-        limit=None if raw["limit"] is None else integer(raw, "limit", 1),
-        shard=shard(raw["shard"]),
-        seed=integer(raw, "seed", 0),
-        device=resolve_device(str(raw["device"])),
-        out=Path(),
-        batch=integer(raw, "batch", 1),
-        quantise=boolean(raw, "quantise"),
-        save_images=integer(raw, "save_images", 0),
-        apd_images=None if raw["apd_images"] is None else integer(raw, "apd_images", 1),
-        paper=boolean(raw, "paper"),
-        perceptual=str(raw["perceptual"]),
-        metrics=tuple(str(m) for m in items(raw["metrics"], "metrics")),
-        timing=timing,
-    )
-    return replace(config, out=Path(str(raw["out"])) if raw["out"] else _default_out(config))
+    for group in ("dataset", "operator"):
+        if not isinstance(raw.get(group), Mapping) or "name" not in raw[group]:
+            raise BenchError(f"{group} is empty: give one, as in {group}={EXAMPLES[group]}.")
+    methods = [vars(m) for m in method_configs(raw)]
+    config: RunConfig = validate(RunConfig, {**raw, "methods": methods})
+    config = config.model_copy(update={"device": resolve_device(config.device)})
+    return config.model_copy(update={"out": config.directory})
+
+
+EXAMPLES = {"dataset": "synthfaces", "operator": "bicubic"}
+
+
+def read_figure(cfg: DictConfig) -> FigureConfig:
+    """Check hydra's configuration of a figure and make it typed; BenchError names the key that is wrong."""
+    config: FigureConfig = validate(FigureConfig, plain(cfg))
+    out = config.out if config.out != Path() else Path("results/figures") / str(config.study["name"])
+    return config.model_copy(update={"device": resolve_device(config.device), "out": out})
+
+
+def plain(cfg: DictConfig) -> dict[str, Any]:
+    """Hydra's configuration as plain dictionaries and lists; BenchError where a value is missing."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        missing = sorted(OmegaConf.missing_keys(cfg))
+        if missing:
+            raise BenchError(f"{missing[0]} has no value: add {missing[0]}=VALUE.")
+        values: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    except OmegaConfBaseException as error:
+        raise BenchError(f"A value refers to what is not there: {str(error).splitlines()[0]}.") from error
+    return values
+
+
+def method_configs(raw: Mapping[str, Any]) -> tuple[MethodConfig, ...]:
+    """The rows of a run: those of ``methods``, then those of ``variants``.
+
+    Args:
+        raw: plain values with ``methods``, label to settings, and ``variants``, label to ``method`` and what is changed
+            of its file's settings.
+
+    Raises:
+        BenchError: an unknown method, a label that is taken or that cannot be a folder's name.
+
+    """
+    found = []
+    for label, settings in (raw.get("methods") or {}).items():
+        parameters = dict(_group(settings, f"methods.{label}"))
+        found.append(MethodConfig(check_label(str(label)), str(parameters.pop("method", label)), parameters))
+    for label, settings in _group(raw.get("variants"), "variants").items():
+        changes = dict(_group(settings, f"variants.{label}"))
+        if "method" not in changes:
+            raise BenchError(f"variants.{label} has no method: write variants={{{label}: {{method: NAME, ...}}}}.")
+        if label in [m.label for m in found]:
+            raise BenchError(f"variants.{label}: there is a row '{label}' already; choose another name.")
+        found.append(method_config(str(changes.pop("method")), changes, str(label)))
+    return tuple(found)
 
 
 def method_config(name: str, settings: Mapping[str, Any] = {}, label: str | None = None) -> MethodConfig:
@@ -148,20 +293,36 @@ def method_config(name: str, settings: Mapping[str, Any] = {}, label: str | None
         BenchError: there is no such file, or its header is missing.
 
     """
-    import hydra
     from hydra.errors import MissingConfigException
 
-    check_label(name)
     try:
-        with hydra.initialize_config_module("configs", version_base="1.3"):
-            cfg = hydra.compose(overrides=[f"+methods={name}", *search_path()])
+        cfg = compose(None, [f"+methods={check_label(name)}"])
     except MissingConfigException as error:
         raise BenchError(f"There is no method '{name}'.{near_matches(name, error.options or [])}") from None
-    found: dict[str, Any] = plain(cfg)["methods"]
+    found = plain(cfg)["methods"]
     if name not in found:
         raise BenchError(f"methods/{name}.yaml has no header: write '# @package methods.{name}' into its first line.")
-    merged = merge(found[name] or {}, settings)
-    return MethodConfig(label or name, str(merged.pop("method", name)), merged)
+    merged = merge(_group(found[name], f"methods.{name}"), settings)
+    return MethodConfig(check_label(label or name), str(merged.pop("method", name)), merged)
+
+
+def compose(name: str | None, words: Sequence[str] = ()) -> DictConfig:
+    """Let hydra compose ``configs/NAME.yaml`` (None for nothing) with overrides, also within a task of hydra's.
+
+    Raises:
+        HydraException, OmegaConfBaseException: the words are wrong.
+
+    """
+    import hydra
+    from hydra.core.global_hydra import GlobalHydra
+
+    state = GlobalHydra.instance()
+    running, state.hydra = state.hydra, None
+    try:
+        with hydra.initialize_config_module("configs", version_base=HYDRA):
+            return hydra.compose(name, [*words, *search_path()])
+    finally:
+        state.hydra = running
 
 
 def check_label(label: str) -> str:
@@ -177,14 +338,29 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in over.items():
         below = merged.get(key)
         both = isinstance(value, Mapping) and isinstance(below, Mapping)
-        merged[key] = merge(below, value) if both else value
+        merged[key] = merge(below, value) if both else value  # type: ignore[arg-type]
     return merged
+
+
+def _group(value: Any, key: str) -> Mapping[str, Any]:
+    """A group of settings, empty for none."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise BenchError(f"{key}={value} is wrong: it should be a group of settings, as {{KEY: VALUE}}.")
+    return value
 
 
 def search_path() -> list[str]:
     """Where the yaml files of installed plugins are, as an override for hydra."""
-    folders = [d for group in ("bench.methods", "bench.datasets") for d in plugin_config_dirs(group)]
-    return [f"hydra.searchpath=[{','.join(f'file://{d}' for d in sorted(set(folders)))}]"] if folders else []
+    folders = sorted({d for group in PLUGINS for d in plugin_config_dirs(group)})
+    return [f"hydra.searchpath=[{','.join(f'file://{d}' for d in folders)}]"] if folders else []
+
+
+HYDRA = "1.3"
+"""The version whose ways are meant."""
+PLUGINS = ("bench.methods", "bench.datasets", "bench.operators")
+"""Groups of entry points whose packages may have a folder of yaml files."""
 
 
 def resolve_device(name: str) -> str:
@@ -207,10 +383,3 @@ def resolve_device(name: str) -> str:
     if device.type != "cpu":
         raise BenchError(f"device={name} is not supported: use auto, cpu, cuda or cuda:N.")
     return "cpu"
-
-
-def _default_out(config: RunConfig) -> Path:
-    record = {k: v for k, v in config.record().items() if k not in ("device", "batch", "timing", "apd_images", "paper")}
-    record["perceptual"] = config.perceptual
-    digest = hashlib.sha256(json.dumps(record, sort_keys=True, default=str).encode()).hexdigest()[:8]
-    return Path("results/runs") / f"{config.dataset['name']}-{digest}"

@@ -15,7 +15,7 @@ import torch
 
 PACKAGES = (
     "diverse-sr-bench", "torch", "torchvision", "numpy", "scipy", "pandas", "hydra-core",
-    "piq", "lpips", "stlpips_pytorch", "pyiqa", "diffusers",
+    "piq", "lpips", "pyiqa", "diffusers",
 )  # fmt: skip
 
 

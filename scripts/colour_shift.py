@@ -20,7 +20,8 @@ from bench.data import make_dataset
 from bench.metrics import Evaluation, load_metrics
 from bench.operators import quantise
 from bench.operators.bicubic import Bicubic
-from bench.run.runner import make_method, observe
+from bench.run.draw import observe
+from bench.run.runner import make_method
 
 METRICS = ("psnr", "lr_psnr", "stlpips_alex")
 
@@ -35,19 +36,19 @@ def main() -> None:
     metrics = load_metrics(METRICS, "cpu")
     lines = []
     for scale in (4, 8):
-        degradation = Bicubic(64, scale)
-        exact = Bicubic(64, scale, dtype=torch.float64)
-        loaded = [observe(dataset, i, exact) for i in range(arguments.images)]
+        operator = Bicubic(64, scale)
+        exact = operator.to("cpu", torch.float64)
+        loaded = [observe(dataset, i, exact, 0) for i in range(arguments.images)]
         hr, y = (torch.stack(part) for part in zip(*loaded, strict=True))
         for project in (False, True):
             words = ["methods=[sr3]", f"methods.sr3.project={str(project).lower()}"]
             with hydra.initialize_config_module("configs", version_base="1.3"):
                 method = make_method(read_config(hydra.compose("run", words)).methods[0])
-            method.prepare(degradation, torch.device("cpu"))
+            method.prepare(operator)
             noise = Noise(0, dataset.ids[: len(y)], range(arguments.samples))
             samples = quantise(method.sample(y, arguments.samples, None, noise))
             shift = 255 * (samples.mean((-1, -2)) - y.mean((-1, -2))[:, None]).abs().mean()
-            e = Evaluation(hr, y, samples, degradation)
+            e = Evaluation(hr, y, samples, operator)
             values = [f"{float(metrics[m](e).mean()):.3f}" for m in METRICS]
             lines.append([f"x{scale}", "yes" if project else "no", f"{float(shift):.2f}", *values])
     heads = ["scale", "projected", "colour shift (8-bit levels)", *METRICS]

@@ -3,7 +3,7 @@
     python -m scripts.compare_dps CHECKOUT [--size full] [--steps 50] [--repeats 3]
 
 CHECKOUT is one of github:DPS2022/diffusion-posterior-sampling. Prints the largest relative error of the U-Net's output
-and of a whole guided trajectory with our degradation, float32, and the seconds per step of both.
+and of a whole guided trajectory with our operator, float32, and the seconds per step of both.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from bench.operators.bicubic import Bicubic
-from methods.diffusion.schedule import TRAIN_STEPS
-from methods.diffusion.unet import Prior, UnetConfig, from_guided_diffusion
-from methods.dps import make_scheduler, posterior_sample
+from methods.diffusion.checkpoints import from_guided_diffusion
+from methods.diffusion.schedule import TRAIN_STEPS, make_scheduler
+from methods.diffusion.unet import Prior, UnetConfig
+from methods.dps import posterior_sample
 from scripts.side_by_side import compare_speed, error
 
 SMALL = UnetConfig(size=32, channels=32, multipliers=(1, 2, 2), blocks=1, attention=(16,), head_channels=16)
@@ -71,8 +72,8 @@ def main() -> None:
     with torch.no_grad():
         print(f"U-Net {arguments.size}: {error(ours(x, t), theirs(x, t)):.1e}")
 
-    degradation = Bicubic(config.size, 4)
-    y = degradation.observe(torch.rand(1, 3, config.size, config.size, generator=torch.Generator().manual_seed(1)))
+    operator = Bicubic(config.size, 4)
+    y = operator.observe(torch.rand(1, 3, config.size, config.size, generator=torch.Generator().manual_seed(1)))
     sampler = create_sampler(
         "ddpm", TRAIN_STEPS, "linear", "epsilon", "learned_range", False, True, False, str(arguments.steps)
     )
@@ -80,7 +81,7 @@ def main() -> None:
     real = torch.randn_like
 
     def condition(x_t: Tensor, measurement: Tensor, noisy_measurement: Tensor, x_prev: Tensor, x_0_hat: Tensor) -> Any:
-        distance = torch.linalg.norm(measurement - degradation.forward(x_0_hat))
+        distance = torch.linalg.norm(measurement - operator.forward(x_0_hat))
         return x_t - 0.3 * torch.autograd.grad(distance, x_prev)[0], distance
 
     def drawn(like: Tensor) -> Tensor:
@@ -98,7 +99,7 @@ def main() -> None:
 
     def mine() -> Tensor:
         generator = torch.Generator().manual_seed(3)
-        return posterior_sample(ours, make_scheduler(arguments.steps), y, degradation, x[:1].clone(), [generator], 0.3)
+        return posterior_sample(ours, make_scheduler(arguments.steps), y, operator, x[:1].clone(), [generator], 0.3)
 
     print(f"trajectory of {arguments.steps} steps, {arguments.size}, per step at batch 1")
     print(compare_speed(reference, mine, arguments.repeats, arguments.steps))

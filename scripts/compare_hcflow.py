@@ -30,7 +30,9 @@ def make_config(scale: int, size: str) -> HcflowConfig:
     levels, quant = {4: (2, 64), 8: (3, 256)}[scale]
     if size == "full":
         return HcflowConfig(levels=levels, blocks=(7, 7) if scale == 4 else (5, 5), quant=quant)
-    return HcflowConfig(levels, steps=4, conditional=2, hidden=16, features=16, growth=8, blocks=(1, 1), quant=quant)
+    return HcflowConfig(
+        levels=levels, steps=4, conditional=2, hidden=16, features=16, growth=8, blocks=(1, 1), quant=quant
+    )
 
 
 def their_options(scale: int, c: HcflowConfig) -> dict[str, Any]:

@@ -50,7 +50,7 @@ def ours(which: str, low: bool) -> Vdvae:
     """Our network, filled."""
     config = VdvaeConfig() if which == "full" else VdvaeConfig(**SMALL)
     blocks, k, _ = LOW[which]
-    model = Vdvae(config, LowResolutionConfig(blocks, k, width=config.width) if low else None)
+    model = Vdvae(config, LowResolutionConfig(encoder=blocks, k=k, width=config.width) if low else None)
     fill(model)
     return model.eval()
 

@@ -21,8 +21,7 @@ from torch import nn
 from bench import cli
 from methods.cvdvae.vdvae import LowResolutionConfig, Vdvae, VdvaeConfig
 from methods.diffusion.unet import Prior, UnetConfig
-from methods.hcflow.flow import Hcflow
-from methods.hcflow.method import flow_config
+from methods.hcflow.flow import Hcflow, HcflowConfig
 from methods.sr3.unet import Sr3Config, Sr3Unet
 from scripts.compare_vdvae import fill
 
@@ -51,7 +50,7 @@ def write_weights(folder: Path) -> list[str]:
         write(
             f"hcflow_{scale}",
             f"hcflow_ffhq256.weights.{scale}",
-            Hcflow(flow_config(cfg["hcflow_ffhq256"]["flow"], int(scale[1:]))),
+            Hcflow(HcflowConfig(**cfg["hcflow_ffhq256"]["flow"][scale])),
         )
         write("sr3", f"sr3_ffhq256.weights.{scale}", Sr3Unet(Sr3Config(**cfg["sr3_ffhq256"]["unet"])))
     words.append(f"methods.cvdvae_ffhq256.prior_weights={folder / 'cvdvae_x4.safetensors'}")
@@ -70,8 +69,9 @@ def main() -> None:
     out = "results/runs/times"
     if arguments.fast:
         out += "-fast"
-        words += [f"methods.{m}.precision=bf16" for m in ("cvdvae_ffhq256", "dps_ffhq256")]
-        words += ["methods.cvdvae_ffhq256.compile=reduce-overhead", "methods.dps_ffhq256.compile=true"]
+        words += [f"methods.{m}.compute.precision=bf16" for m in ("cvdvae_ffhq256", "dps_ffhq256")]
+        words += ["methods.cvdvae_ffhq256.compute.compile=reduce-overhead"]
+        words += ["methods.dps_ffhq256.compute.compile=default"]
     words = [
         "run", f"methods=[bicubic,{','.join(LABELS)}]", "scale=[4,8]", "dataset=synthfaces", "dataset.size=256",
         "limit=1", "n=1", "metrics=[seconds,throughput]", f"out={out}", *words,

@@ -30,25 +30,25 @@ from bench.config import MethodConfig, RunConfig, read_config
 from bench.contract import Noise
 from bench.data import make_dataset
 from bench.machine import keep_freed_memory, release_memory
-from bench.operators.bicubic import Bicubic
-from bench.run.runner import make_method, observe
+from bench.network import Compute
+from bench.operators import make_operator
+from bench.run.draw import observe
+from bench.run.runner import make_method
 from scripts.random_weights import write_weights
 
-OFF: dict[str, Any] = {"batch": 1, "channels_last": False, "precision": "32", "compile": None}
+OFF = Compute(rows=1).model_dump()
 
 
-def cases(parameters: Mapping[str, Any], samples: int) -> dict[str, dict[str, Any]]:
-    """Name to settings: all options off, each alone, and all of them."""
-    off = {k: v for k, v in OFF.items() if k in parameters}
-    alone: dict[str, dict[str, Any]] = {"batch": {"batch": samples}, "channels_last": {"channels_last": True}}
-    alone["bf16"] = {"precision": "bf16"}
-    if isinstance(parameters.get("compile"), bool):
-        off["compile"] = False
-        alone["compile"] = {"compile": True}
-    else:
-        alone["compile"] = {"compile": "default"}
-        alone["compile, CUDA graphs"] = {"compile": "reduce-overhead"}
-    alone = {name: s for name, s in alone.items() if s.keys() <= parameters.keys()}
+def cases(samples: int) -> dict[str, dict[str, Any]]:
+    """Name to settings of `compute`: all options off, each alone, and all of them."""
+    off = OFF
+    alone: dict[str, dict[str, Any]] = {
+        "rows": {"rows": samples},
+        "channels_last": {"channels_last": True},
+        "bf16": {"precision": "bf16"},
+        "compile": {"compile": "default"},
+        "compile, CUDA graphs": {"compile": "reduce-overhead"},
+    }
     everything = {k: v for s in alone.values() for k, v in s.items()}
     return {"none": off} | {name: off | s for name, s in alone.items()} | {"all": off | everything}
 
@@ -62,14 +62,14 @@ class Task:
         self.tau, self.n, self.seed = config.taus[0], config.n, config.seed
         dataset = make_dataset(config.dataset)
         scale = config.scales[0]
-        self.degradation = Bicubic(dataset.size, scale, device=self.device)
-        _, y = observe(dataset, 0, Bicubic(dataset.size, scale, dtype=torch.float64))
+        self.operator = make_operator(config.operator, scale, dataset.size)
+        _, y = observe(dataset, 0, self.operator.to("cpu", torch.float64), config.seed)
         self.y = y[None].to(self.device)
 
     def draw(self, settings: Mapping[str, Any], repeats: int) -> tuple[Tensor, float, float]:
         """Return the samples, the fewest seconds for one of them, and the device's peak memory in GB (0 on a CPU)."""
-        method = make_method(replace(self.method, parameters={**self.method.parameters, **settings}))
-        method.prepare(self.degradation, self.device)
+        method = make_method(replace(self.method, parameters={**self.method.parameters, "compute": dict(settings)}))
+        method.prepare(self.operator, self.device)
         tau = self.tau if method.facts.uses_tau else None
         gpu = self.device.type == "cuda"
         seconds = []
@@ -78,8 +78,7 @@ class Task:
                 torch.cuda.reset_peak_memory_stats(self.device)
                 torch.cuda.synchronize(self.device)
             begun = time.perf_counter()
-            with torch.no_grad():
-                x = method.sample(self.y, self.n, tau, Noise(self.seed, ["0"], range(self.n), self.device))
+            x = method.sample(self.y, self.n, tau, Noise(self.seed, ["0"], range(self.n), self.device))
             if gpu:
                 torch.cuda.synchronize(self.device)
             seconds.append((time.perf_counter() - begun) / self.n)
@@ -104,7 +103,7 @@ def main() -> None:
     task = Task(config, config.methods[0])
     expected: Tensor | None = None
     rows = []
-    for name, settings in cases(config.methods[0].parameters, arguments.samples).items():
+    for name, settings in cases(arguments.samples).items():
         x, seconds, memory = task.draw(settings, arguments.repeats)
         torch._dynamo.reset()
         release_memory()

@@ -9,10 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_module
 from PIL import Image
 
-from bench.config import RunConfig, read_config, search_path
+from bench.config import RunConfig, compose, read_config
 
 os.environ.setdefault("BENCH_CACHE", "/nonexistent")
 
@@ -43,8 +42,7 @@ def configure(tmp_path: Path) -> Callable[..., RunConfig]:
 
     def make(*overrides: str, config: str = "run") -> RunConfig:
         quick = ["limit=3", "scale=8", "metrics=[psnr]", "device=cpu", f"out={tmp_path / 'run'}", "timing.repeats=1"]
-        with initialize_config_module("configs", version_base="1.3"):
-            return read_config(compose(config, [*quick, *overrides, *search_path()]))
+        return read_config(compose(config, [*quick, *overrides]))
 
     return make
 

@@ -74,8 +74,7 @@ def test_methods(
     module = importlib.import_module(type(method).__module__)
     monkeypatch.setattr(module, "load_weights", lambda *_, **__: Path("none"), raising=False)
     request.getfixturevalue("pretend")
-    degradation = Bicubic(64, scale, device=GPU)
-    method.prepare(degradation, GPU)
+    method.prepare(Bicubic(64, scale), GPU)
     y = torch.rand(2, 3, 64 // scale, 64 // scale, device=GPU)
     n = 1 if method.facts.deterministic else 3
     x = method.sample(y, n, 0.8, Noise(0, ["a", "b"], range(n), GPU))
@@ -102,8 +101,8 @@ def test_metrics(request: pytest.FixtureRequest) -> None:
             metric.net = copy.deepcopy(metric.net)
     request.getfixturevalue("pretend")
     x = torch.rand(2, 3, 64, 64, device=GPU)
-    degradation = Bicubic(64, 8, device=GPU)
-    e = Evaluation(x, degradation.observe(x), torch.rand(2, 3, 3, 64, 64, device=GPU), degradation)
+    operator = Bicubic(64, 8, device=GPU)
+    e = Evaluation(x, operator.observe(x), torch.rand(2, 3, 3, 64, 64, device=GPU), operator)
     for name, metric in loaded.items():
         if hasattr(metric, "net"):
             metric.net.to_device(GPU)

@@ -10,16 +10,21 @@ Add one in a file of this package (or through the entry point group ``bench.data
 
 from __future__ import annotations
 
-import inspect
+import hashlib
+import json
+import sys
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
-from bench.errors import BenchError, near_matches
+from bench.errors import BenchError, ImageError
 from bench.registry import Registry
+from bench.settings import build
 
 SPLITS = ("train", "val", "test")
 
@@ -62,6 +67,81 @@ class Dataset(ABC):
         """Return what is known about an image (nothing by default)."""
         return {}
 
+    def content(self, index: int) -> str:
+        """Return the sha256 of an image: of its pixels, shape and dtype."""
+        image = self.load(index)
+        digest = hashlib.sha256(f"{image.shape} {image.dtype.str}".encode())
+        digest.update(np.ascontiguousarray(image).tobytes())
+        return digest.hexdigest()
+
+    def fingerprint(self, indices: Sequence[int]) -> str:
+        """Return a hash that differs where one of these images differs; what is kept of them is kept under it.
+
+        By default all of them are loaded and hashed. A dataset that can tell sooner overrides it with :meth:`identify`
+        of the settings that matter and the :func:`file_identity` of its files.
+        """
+        return self.identify(indices, [self._content_or_broken(i) for i in indices])
+
+    def identify(self, indices: Sequence[int], what: Any) -> str:
+        """Hash `what` (anything that is JSON) and `indices`, with the code that reads or renders the images."""
+        numbers = hashlib.sha256(np.asarray(indices, np.int64).tobytes()).hexdigest()
+        known = json.dumps([_code(type(self)), self.size, numbers, what], sort_keys=True)
+        return hashlib.sha256(known.encode()).hexdigest()
+
+    def _content_or_broken(self, index: int) -> str:
+        try:
+            return self.content(index)
+        except ImageError:
+            return f"broken {self.ids[index]}"
+
+
+class Numbered(Sequence[str]):
+    """Names ``prefix-000000`` and so on of many images, made when they are asked for."""
+
+    def __init__(self, prefix: str, length: int) -> None:
+        self.prefix, self.length = prefix, length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, i: Any) -> Any:
+        if isinstance(i, slice):
+            return [self[k] for k in range(*i.indices(self.length))]
+        return f"{self.prefix}-{range(self.length)[i]:06d}"
+
+    def __contains__(self, name: object) -> bool:
+        number = str(name).removeprefix(f"{self.prefix}-")
+        return number.isdecimal() and int(number) < self.length and self[int(number)] == name
+
+
+def file_identity(path: Path) -> list[Any]:
+    """What tells a file's content without reading it: where it is, its size, and when it last changed.
+
+    Hashing the contents of FFHQ's 70000 originals takes minutes at every start, this a second. The time of the last
+    change of the inode (ctime) is among it, which no program can set: a file that replaces another of the same size
+    and date of modification (from an archive, or copied with its date) is told apart.
+    """
+    try:
+        s = path.stat()
+    except OSError:
+        return [str(path.resolve()), None]
+    return [str(path.resolve()), s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino]
+
+
+@cache
+def _code(cls: type[Dataset]) -> str:
+    """Hash of the source of a dataset's class, its bases and this package: the version of every renderer and reader."""
+    modules = [sys.modules[c.__module__] for c in cls.__mro__ if c.__module__ in sys.modules]
+    own = [Path(file) for m in modules if (file := getattr(m, "__file__", None))]
+    digest = hashlib.sha256(f"{cls.__module__}.{cls.__qualname__}".encode())
+    for path in _sources([*own, *Path(__file__).parent.rglob("*.py")]):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _sources(paths: Iterable[Path]) -> list[Path]:
+    return sorted({p for p in paths if p.suffix == ".py" and p.is_file()})
+
 
 datasets: Registry[Dataset] = Registry("dataset", package="bench.data", group="bench.datasets", facts=DataFacts)
 register_dataset = datasets.register
@@ -71,16 +151,12 @@ def make_dataset(config: Mapping[str, Any]) -> Dataset:
     """Build a dataset from its configuration: ``name`` and the constructor's arguments.
 
     Raises:
-        BenchError: unknown name or argument, or data that is not there.
+        BenchError: unknown name, an unknown or wrong setting, or data that is not there.
 
     """
     arguments = dict(config)
-    cls = datasets.get(str(arguments.pop("name")))
-    known = [p for p in inspect.signature(cls).parameters]
-    for key in arguments:
-        if key not in known:
-            raise BenchError(f"dataset.{key} is no setting of {config['name']}.{near_matches(key, known)}")
-    return cls(**arguments)
+    name = str(arguments.pop("name"))
+    return build(datasets.get(name), arguments, "dataset", name)
 
 
 def check_split(name: str, split: str, splits: Sequence[str] = SPLITS) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from bench.data import DataFacts, Dataset, check_split, register_dataset
+from bench.data import DataFacts, Dataset, check_split, file_identity, register_dataset
 from bench.data.images import centre_square, list_images, read_rgb
 from bench.errors import BenchError
 
@@ -81,3 +82,9 @@ class Ffhq256(Dataset):
         if self.path.is_dir():
             return centre_square(read_rgb(self.files[number]), 256, Image.Resampling.BILINEAR, self.files[number])
         return np.array(self.array[number])
+
+    def fingerprint(self, indices: Sequence[int]) -> str:
+        """Identify the npy file, or the files of these images."""
+        numbers = [int(self.indices[i]) for i in indices]
+        files = [self.files[i] for i in numbers] if self.path.is_dir() else [self.path]
+        return self.identify(numbers, [file_identity(f) for f in files])

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from bench.data import DataFacts, Dataset, register_dataset
+from bench.data import DataFacts, Dataset, file_identity, register_dataset
 from bench.data.images import centre_square, list_images, read_rgb
 from bench.errors import BenchError
 
@@ -35,3 +36,7 @@ class Folder(Dataset):
     def load(self, index: int) -> np.ndarray:
         """Read, crop and shrink one image."""
         return centre_square(read_rgb(self.files[index]), self.size, Image.Resampling.LANCZOS, self.files[index])
+
+    def fingerprint(self, indices: Sequence[int]) -> str:
+        """Identify the files."""
+        return self.identify(indices, [file_identity(self.files[i]) for i in indices])

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from bench.data import DataFacts, Dataset, datasets, make_dataset, register_dataset
+from bench.data import DataFacts, Dataset, Numbered, register_dataset
 from bench.data.portraits256 import crop_quad
+from bench.data.splits import train_and_val
 from bench.errors import BenchError
 
 LENGTH = {"train": 1_000_000, "val": 1_000}
@@ -41,7 +42,7 @@ class Mixture(Dataset):
     Args:
         parts: one entry per dataset: its ``name`` and settings, ``weight``, and ``augment`` (its images are then read
             at 4 times the size at most and augmented).
-        split: train or val. Parts without a val split give augmented train images to both.
+        split: train or val. Of parts without a val split one image of 20 is held out for it.
         size: side in pixels.
 
     """
@@ -55,7 +56,7 @@ class Mixture(Dataset):
             raise BenchError("dataset.parts is empty: give at least one dataset.")
         self.size = size
         self.split = split
-        self.ids = _Numbers(split)
+        self.ids = Numbered(split, LENGTH[split])
         weights = np.array([float(p["weight"]) for p in parts.values()])
         self.cumulative = np.cumsum(weights / weights.sum())
         self.augmented = [bool(p.get("augment", False)) for p in parts.values()]
@@ -66,7 +67,8 @@ class Mixture(Dataset):
     def _part(config: dict[str, Any], split: str, size: int) -> Dataset:
         config.pop("weight")
         larger = 4 if config.pop("augment", False) else 1
-        return make_dataset(with_split(config, split, {"size": size * larger}))
+        train, val = train_and_val(config, {"size": size * larger})
+        return train if split == "train" else val
 
     def load(self, index: int) -> np.ndarray:
         """Choose a part and an image of it; augment."""
@@ -74,13 +76,10 @@ class Mixture(Dataset):
 
     def load_many(self, indices: Sequence[int]) -> np.ndarray:
         """Several images, those of one part together."""
-        first = LENGTH["train"] if self.split == "val" else 0
-        random = [np.random.Generator(np.random.Philox(key=[KEY, first + i])) for i in indices]
-        which = np.array([np.searchsorted(self.cumulative, r.random(), side="right") for r in random])
-        inner = [int(r.integers(len(self.parts[w]))) for r, w in zip(random, which, strict=True)]
+        random, which, inner = self._draw(indices)
         images = np.empty((len(indices), self.size, self.size, 3), np.uint8)
         for w, part in enumerate(self.parts):
-            rows = np.flatnonzero(which == w)
+            rows = np.flatnonzero(np.equal(which, w))
             if self.augmented[w]:
                 for row in rows:
                     if (w, inner[row]) not in self.kept:
@@ -90,25 +89,16 @@ class Mixture(Dataset):
                 images[rows] = part.load_many([inner[row] for row in rows])
         return images
 
+    def fingerprint(self, indices: Sequence[int]) -> str:
+        """Identify the draws, and of every part the images that are drawn."""
+        _, which, inner = self._draw(indices)
+        chosen = [sorted({i for w, i in zip(which, inner, strict=True) if w == k}) for k in range(len(self.parts))]
+        parts = [part.fingerprint(numbers) for part, numbers in zip(self.parts, chosen, strict=True)]
+        return self.identify(indices, [self.split, list(self.cumulative), self.augmented, parts])
 
-class _Numbers(Sequence[str]):
-    def __init__(self, split: str) -> None:
-        self.split = split
-
-    def __len__(self) -> int:
-        return LENGTH[self.split]
-
-    def __getitem__(self, i: Any) -> Any:
-        return f"{self.split}-{range(len(self))[i]:06d}"
-
-
-def with_split(config: Mapping[str, Any], split: str, changes: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Ask a dataset's configuration for a split and other settings, as far as the dataset knows them."""
-    import inspect
-
-    known = inspect.signature(datasets.get(str(config["name"]))).parameters
-    merged = dict(config)
-    for key, value in {"split": split, **(changes or {})}.items():
-        if key in known:
-            merged[key] = value
-    return merged
+    def _draw(self, indices: Sequence[int]) -> tuple[list[np.random.Generator], list[int], list[int]]:
+        """Each image's generator, its part and its number in that part."""
+        first = LENGTH["train"] if self.split == "val" else 0
+        random = [np.random.Generator(np.random.Philox(key=[KEY, first + int(i)])) for i in indices]
+        which = [int(np.searchsorted(self.cumulative, r.random(), side="right")) for r in random]
+        return random, which, [int(r.integers(len(self.parts[w]))) for r, w in zip(random, which, strict=True)]

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import csv
 import hashlib
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
 from pathlib import Path
 from urllib.error import URLError
 
 import numpy as np
-import torch
 from PIL import Image
 from tqdm import tqdm
 
@@ -88,10 +88,12 @@ class Portraits256(Dataset):
         if not missing:
             return
 
+        from torch.hub import download_url_to_file
+
         def fetch(row: dict[str, str]) -> None:
             target = self.folder / row["source"]
             target.parent.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(URL + row["source"], str(target), row["sha256"], progress=False)
+            download_url_to_file(URL + row["source"], str(target), row["sha256"], progress=False)
 
         try:
             with ThreadPoolExecutor(CONNECTIONS) as pool:
@@ -110,3 +112,7 @@ class Portraits256(Dataset):
             raise ImageError(f"{path} is not the published file (sha256 differs): check out commit {COMMIT[:7]}.")
         quad = np.array([[float(row[f"x{k}"]), float(row[f"y{k}"])] for k in range(4)])
         return crop_quad(read_rgb(path), quad, size=self.size)
+
+    def fingerprint(self, indices: Sequence[int]) -> str:
+        """Identify the published files and their crops; `load` refuses other files."""
+        return self.identify(indices, [self.rows[i] for i in indices])

@@ -49,6 +49,7 @@ class MetricFacts:
         factor: tables show the value times this.
         column: suffix of the column's name that tells the factor ("" or "_e4").
         digits: format of the (multiplied) value in tables.
+        least_size: shorter side in pixels of the smallest high-resolution images that it is defined for.
 
     """
 
@@ -62,6 +63,7 @@ class MetricFacts:
     factor: float = 1.0
     column: str = ""
     digits: str = ".2f"
+    least_size: int = 1
 
 
 @dataclass
@@ -132,7 +134,7 @@ class Metric(ABC):
 metrics: Registry[Metric] = Registry("metric", package="bench.metrics", group="bench.metrics", facts=MetricFacts)
 register_metric = metrics.register
 
-PERCEPTUAL = ("lpips_alex", "lpips_vgg", "stlpips_alex", "stlpips_vgg")
+PERCEPTUAL = ("lpips_alex", "lpips_vgg", "stlpips_alex")
 """Perceptual distances; each also gives ``apd_NAME`` and ``diversity_NAME``."""
 
 
@@ -144,6 +146,14 @@ def metric_facts(name: str) -> MetricFacts:
         return iqa_facts(name.removeprefix("pyiqa:"))
     facts: MetricFacts = metrics.facts(name)
     return facts
+
+
+def too_small(name: str, size: int) -> str | None:
+    """Return the sentence that says why a metric is not defined for images of `size` pixels, None if it is."""
+    least = metric_facts(name).least_size
+    if size >= least:
+        return None
+    return f"{name} is n/a for images of {size}x{size} pixels: it needs {least}x{least} or more."
 
 
 def column(name: str) -> str:
@@ -175,7 +185,7 @@ def resolve_metrics(names: Sequence[str], perceptual: str) -> tuple[list[str], s
     Args:
         names: metric names; ``perceptual``, ``apd_perceptual`` and ``diversity_perceptual`` are placeholders.
         perceptual: one of `PERCEPTUAL`, or "auto": LPIPS (AlexNet) where its weights are on this machine, else
-            shift-tolerant LPIPS (AlexNet), whose weights come with its package.
+            shift-tolerant LPIPS (AlexNet), whose weights come with this project.
 
     Returns:
         the names, and a sentence for the user where "auto" fell back.

@@ -12,15 +12,17 @@ from __future__ import annotations
 
 from functools import cache
 from importlib.resources import as_file, files
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from bench.metrics import Evaluation, Metric, MetricFacts, register_metric
-from bench.operators.bicubic import resize_matrix
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+LEAST_SIZE = 32
+"""Below, more than one in 1000 textured photographs has no value, and at 16 pixels one in 23 (docs/metrics.md)."""
 SHIFTS = ((0, 1), (1, 0), (1, 1), (-1, 1))
 
 
@@ -40,6 +42,8 @@ def _model() -> dict[str, np.ndarray]:
 
 
 def _tensor(array: np.ndarray, like: Tensor) -> Tensor:
+    import torch
+
     return torch.from_numpy(array).to(like)
 
 
@@ -50,6 +54,9 @@ def _nearest(ratio: Tensor, table: np.ndarray, shape: np.ndarray) -> Tensor:
 
 def _scene_statistics(luma: Tensor) -> Tensor:
     """The 18 features [M, 18] of one scale from luma [M, 1, H, W] in [0, 255]."""
+    import torch
+    import torch.nn.functional as F
+
     tap = torch.exp(-torch.arange(-3, 4).to(luma).square() / (2 * (7 / 6) ** 2))
     window = (tap[:, None] * tap / (tap[:, None] * tap).sum())[None, None]
     mean = F.conv2d(luma, window, padding=3)
@@ -74,6 +81,8 @@ def _scene_statistics(luma: Tensor) -> Tensor:
 
 def score_features(features: Tensor) -> Tensor:
     """Support vector regression [M] of the 36 raw features [M, 36]."""
+    import torch
+
     model = _model()
     low, high = _tensor(model["feature_range"], features).T
     scaled = 2 * (features - low) / (high - low) - 1
@@ -87,6 +96,10 @@ def brisque(x: Tensor) -> Tensor:
 
     Computed in float64 so that the table look-ups inside do not depend on rounding (float32 on devices without it).
     """
+    import torch
+
+    from bench.operators.bicubic import resize_matrix
+
     x = x.float() if x.device.type == "mps" else x.double()
     luma = (255 * x * x.new_tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True).round()
     features = []
@@ -110,6 +123,7 @@ class Brisque(Metric):
         range="about 0 to 100, unbounded",
         source="piq's definition with the LIVE release's figures",
         group="Visual quality",
+        least_size=LEAST_SIZE,
     )
 
     def __call__(self, e: Evaluation) -> Tensor:

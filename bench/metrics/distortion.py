@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import piq
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from bench.metrics import Evaluation, Metric, MetricFacts, register_metric
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @register_metric("psnr")
@@ -24,6 +26,8 @@ class Psnr(Metric):
 
     def __call__(self, e: Evaluation) -> Tensor:
         """[B, n] in dB."""
+        import piq
+
         return e.per_sample(piq.psnr(e.flat, e.hr_repeated, data_range=1.0, reduction="none"))
 
 
@@ -40,10 +44,13 @@ class Ssim(Metric):
         source="piq.ssim, window 11, sigma 1.5, mean over RGB",
         group="Distortion",
         digits=".3f",
+        least_size=11,  # of the window
     )
 
     def __call__(self, e: Evaluation) -> Tensor:
         """[B, n]."""
+        import piq
+
         return e.per_sample(piq.ssim(e.flat, e.hr_repeated, data_range=1.0, reduction="none"))
 
 
@@ -63,6 +70,8 @@ class LrPsnr(Metric):
 
     def __call__(self, e: Evaluation) -> Tensor:
         """[B, n] in dB."""
+        import piq
+
         low = e.operator.forward(e.flat).clamp(0, 1)  # the kernel may overshoot [0, 1], which piq refuses
         y = e.y.repeat_interleave(e.samples.shape[1], 0)
         return e.per_sample(piq.psnr(low, y, data_range=1.0, reduction="none"))

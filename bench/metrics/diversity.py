@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from bench.metrics import Evaluation, Metric, MetricFacts, register_metric
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @register_metric("apd_mse")
@@ -27,6 +29,8 @@ class ApdMse(Metric):
 
     def __call__(self, e: Evaluation) -> Tensor:
         """[B, pairs]."""
+        import torch
+
         x = e.samples
         values = [(x[:, i] - x[:, j]).square().mean((1, 2, 3)) for i, j in e.pairs()]
         return torch.stack(values, 1) if values else e.spread_of_one[:, None]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError, near_matches
 from bench.metrics import Evaluation, Metric, MetricFacts
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 
 def _pyiqa() -> Any:
@@ -56,9 +57,11 @@ class IqaMetric(Metric):
                 "check the network, or leave the metric out."
             ) from error
 
-    @torch.no_grad()
     def __call__(self, e: Evaluation) -> Tensor:
         """[B, n]."""
+        import torch
+
         full_reference = self.net.metric_mode == "FR"
-        values = self.net(e.flat, e.hr_repeated) if full_reference else self.net(e.flat)
+        with torch.no_grad():
+            values = self.net(e.flat, e.hr_repeated) if full_reference else self.net(e.flat)
         return e.per_sample(values.flatten().float())

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from bench.errors import BenchError
 from bench.metrics import Evaluation, Metric, MetricFacts, register_metric
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SOURCE = "bench.run.timing: warm, device synchronised, loading and metrics not counted"
 

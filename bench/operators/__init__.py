@@ -15,14 +15,14 @@ An operator that is not separable derives from :class:`Operator` and writes `for
 
 from __future__ import annotations
 
-import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from bench.errors import BenchError, near_matches
+from bench.errors import BenchError
 from bench.registry import Registry
+from bench.settings import Settings, parameters, validate
 
 if TYPE_CHECKING:
     import torch
@@ -236,22 +236,31 @@ operators: Registry[Operator] = Registry(
 register_operator = operators.register
 
 
-def operator_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+GIVEN = ("size", "scale", "device", "dtype")
+"""Arguments of an operator that are no settings."""
+
+
+def operator_settings(config: Mapping[str, Any]) -> Settings:
     """Check an operator's configuration, ``name`` and the constructor's settings, without building it.
 
     Raises:
-        BenchError: unknown name or setting.
+        BenchError: unknown name, or an unknown or wrong setting.
 
     """
     arguments = dict(config)
-    cls = operators.get(str(arguments.pop("name")))
-    known = [p for p in _parameters(cls) if p not in ("size", "scale", "device", "dtype")]
-    for key in arguments:
-        if key not in known:
-            raise BenchError(f"operator.{key} is no setting of {config['name']}.{near_matches(key, known)}")
-    if isinstance(arguments.get("range"), list):
-        arguments["range"] = tuple(arguments["range"])
-    return arguments
+    name = str(arguments.pop("name"))
+    checked: Settings = validate(parameters(operators.get(name), GIVEN), arguments, "operator", name)
+    return checked
+
+
+def operator_kind(config: Mapping[str, Any], scale: int) -> str:
+    """Return the `Operator.kind` of a configuration, which its settings may change.
+
+    Raises:
+        BenchError: unknown name, or an unknown or wrong setting.
+
+    """
+    return make_operator(config, scale, max(64 // scale, 8) * scale).kind
 
 
 def make_operator(
@@ -273,23 +282,11 @@ def make_operator(
         range: the dataset's; where it is None the operator's is too.
 
     Raises:
-        BenchError: unknown name or setting, or a scale that does not fit.
+        BenchError: unknown name, an unknown or wrong setting, or a scale that does not fit.
 
     """
-    arguments = operator_settings(config)
+    checked = operator_settings(config)
+    settings = {name: getattr(checked, name) for name in type(checked).model_fields}
     if range is None:
-        arguments["range"] = None
-    return operators.get(str(config["name"]))(size, scale, device=device, dtype=dtype, **arguments)
-
-
-def _parameters(cls: type[Operator]) -> list[str]:
-    """Names of a constructor's parameters, those that it passes on to its bases included."""
-    names: list[str] = []
-    for base in cls.__mro__:
-        if "__init__" not in vars(base) or base is object:
-            continue
-        parameters = inspect.signature(base).parameters.values()
-        names += [p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
-            break
-    return list(dict.fromkeys(names))
+        settings["range"] = None
+    return operators.get(str(config["name"]))(size, scale, device=device, dtype=dtype, **settings)

@@ -21,7 +21,7 @@ from bench.data import Dataset
 from bench.errors import BenchError
 from bench.machine import is_out_of_memory, keep_freed_memory, release_memory
 from bench.metrics import Evaluation, load_metrics
-from bench.operators import make_operator
+from bench.operators import make_operator, operator_kind
 from bench.paper.tables import Entry
 from bench.run.draw import observe
 from bench.run.runner import evaluate, make_method
@@ -86,7 +86,7 @@ def describe_checkpoint(checkpoint: weights.Checkpoint) -> str:
 def probe(config: MethodConfig, scale: int, dataset: Dataset, run: RunConfig) -> Probe:
     """Prepare a method and time a sample; an iterative one with few steps, from which all are extrapolated."""
     facts = methods.facts(config.name)
-    if reason := facts.refuses(str(run.operator["name"]), scale, run.sigma):
+    if reason := facts.refuses(operator_kind(run.operator, scale), scale, run.sigma):
         return Probe(config, scale, float("nan"), f"{reason}.")
     device = torch.device(run.device)
     keep_freed_memory()
@@ -165,7 +165,7 @@ def estimate(
         if directory.cell(e.key).timing is None:  # bench.run.timing: it ends with its budget, or with the largest batch
             calls = run.timing.warmup + run.timing.repeats
             seconds[e.key] += min(max(run.timing.budget, 2 * one), (calls + 4 * run.timing.max_batch) * one)
-        size += samples[e.key] * BYTES_PER_ROW + run.save_images * n * BYTES_PER_PIXEL * dataset.size**2
+        size += samples[e.key] * BYTES_PER_ROW + run.figure_images * n * BYTES_PER_PIXEL * dataset.size**2
     return Estimate(seconds, samples, round(size))
 
 

@@ -8,22 +8,21 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from omegaconf import DictConfig
 
 from bench import weights
-from bench.config import FROZEN, RunConfig, read_config
+from bench.config import FROZEN
 from bench.contract import methods
 from bench.data import Dataset, make_dataset
-from bench.errors import BenchError, near_matches
+from bench.errors import BenchError
 from bench.machine import device_name, environment
 from bench.metrics import resolve_metrics
 from bench.metrics.perceptual import lpips_weights_missing
 from bench.paper import plan
+from bench.paper.config import PICTURES, TABLES, Reproduction
 from bench.paper.tables import Entry, write_paper_table
 from bench.report.figures import Strip, picture_grid, read_picture, sample_grids, sample_heads, save, strips_of_image
 from bench.report.plots import write_plots
@@ -32,81 +31,9 @@ from bench.run.pictures import chosen_images, draw_pictures
 from bench.run.runner import part_done, run
 from bench.run.store import CellKey, RunDir
 from bench.run.study import done_rows, make_study, write_study
-from bench.values import boolean, integer, items, number, plain
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-TABLES = ("table1", "table2")
-PICTURES = ("figure1", "figure3", "figure4", "figure5")
-PARTS = (*TABLES, *PICTURES, "figure6", "plots")
-NOT_COMPUTED = "Figure 2 is a drawing of the network: there is nothing to compute."
-
-
-@dataclass(frozen=True)
-class Reproduction:
-    """What to do; the keys are those of ``configs/reproduce.yaml``.
-
-    Attributes:
-        run: the run that all tables share; its temperatures are those of all parts.
-        parts: a selection of `PARTS`.
-        reference: label of the method of Table 2 and of Figures 1 and 5.
-        table1_tau, table2_taus, figure5_taus: temperatures.
-        ids, images, samples: the pictures' images (None for the first ones), their number, samples of each.
-        study: Figure 6.
-        plan_only: whether to stop after the plan.
-        download: whether to fetch weights.
-
-    """
-
-    run: RunConfig
-    parts: tuple[str, ...]
-    reference: str
-    table1_tau: float
-    table2_taus: tuple[float, ...]
-    figure5_taus: tuple[float, ...]
-    ids: tuple[str, ...] | None
-    images: int
-    samples: int
-    study: Mapping[str, Any]
-    plan_only: bool
-    download: bool
-
-
-def read_reproduction(cfg: DictConfig) -> Reproduction:
-    """Check hydra's configuration; BenchError names the key that is wrong."""
-    raw = plain(cfg)
-    parts: list[str] = []
-    for name in map(str, items(raw["part"], "part")):
-        if name == "figure2":
-            raise BenchError(NOT_COMPUTED)
-        if name not in ("paper", *PARTS):
-            raise BenchError(f"There is no part '{name}'.{near_matches(name, ['paper', *PARTS])}")
-        parts += PARTS if name == "paper" else [name]
-    config = read_config(cfg)
-    if len(config.taus) != 1:
-        raise BenchError("tau takes one value here, that of Table 1; Table 2 has table2.tau.")
-    reference = str(raw["reference"])
-    labels = [m.label for m in config.methods]
-    if reference not in labels:
-        raise BenchError(f"reference={reference} is not among the methods {', '.join(labels)}.")
-    pictures = raw["pictures"]
-    taus = tuple(number(t, "table2.tau", 0, 1) for t in items(raw["table2"]["tau"], "table2.tau"))
-    out = Path(str(raw["out"])) if raw["out"] else Path("results/reproduce") / str(config.dataset["name"])
-    return Reproduction(
-        run=replace(config, taus=tuple(dict.fromkeys((*config.taus, *taus))), out=out),
-        parts=tuple(p for p in PARTS if p in parts),
-        reference=reference,
-        table1_tau=config.taus[0],
-        table2_taus=taus,
-        figure5_taus=tuple(number(t, "pictures.tau", 0, 1) for t in items(pictures["tau"], "pictures.tau")),
-        ids=None if pictures["ids"] is None else tuple(map(str, items(pictures["ids"], "pictures.ids"))),
-        images=integer(pictures, "pictures.images", 1),
-        samples=integer(pictures, "pictures.samples", 1),
-        study=raw["figure6"],
-        plan_only=boolean(raw, "plan"),
-        download=boolean(raw, "download"),
-    )
 
 
 def reproduce(r: Reproduction) -> bool:
@@ -182,7 +109,7 @@ def _with_perceptual(r: Reproduction) -> Reproduction:
     wanted = r.run.perceptual
     if wanted in ("lpips_alex", "lpips_vgg") and lpips_weights_missing(wanted.removeprefix("lpips_")):
         print(f"{wanted} is not to be had: the tables have shift-tolerant LPIPS, which is not comparable with LPIPS.")
-        return replace(r, run=replace(r.run, perceptual="st" + wanted))
+        return replace(r, run=r.run.model_copy(update={"perceptual": "stlpips_alex"}))
     return r
 
 

@@ -81,7 +81,7 @@ def _published_values(table: str | None = None) -> dict[tuple[int, str, float | 
 
 
 def _without_backbone(metric: str) -> str:
-    for backbone in ("stlpips_alex", "stlpips_vgg", "lpips_alex", "lpips_vgg"):
+    for backbone in ("stlpips_alex", "lpips_alex", "lpips_vgg"):
         metric = metric.replace(backbone, "lpips")
     return metric
 

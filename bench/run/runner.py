@@ -14,19 +14,18 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from bench.config import FROZEN, MethodConfig, RunConfig
+from bench.config import FROZEN, MethodConfig, RunConfig, Shard
 from bench.contract import Method, methods
 from bench.data import Dataset, make_dataset
 from bench.errors import BenchError, ImageError, OutOfMemoryError
 from bench.files import sha256, write_atomic, write_json, write_png
 from bench.machine import environment, is_out_of_memory, keep_freed_memory, release_memory
 from bench.metrics import Evaluation, Metric, load_metrics, metric_facts, resolve_metrics
-from bench.operators import Operator, make_operator, to_uint8
+from bench.operators import Operator, make_operator, operator_kind, to_uint8
 from bench.run import timing
 from bench.run.draw import Sampler, finite_images, observe, say
 from bench.run.store import Cell, CellKey, RunDir
 from bench.settings import build
-from bench.values import Shard
 
 
 def part_done(shard: Shard) -> str:
@@ -45,8 +44,8 @@ def make_method(config: MethodConfig) -> Method:
 def cell_keys(config: RunConfig) -> list[CellKey]:
     """Everything a run measures, by scale, method and temperature; BenchError for a scale a method cannot do."""
     keys = []
-    kind = str(config.operator["name"])
     for scale in config.scales:
+        kind = operator_kind(config.operator, scale)
         for m in config.methods:
             facts = methods.facts(m.name)
             if reason := facts.refuses(kind, scale, config.sigma):
@@ -256,7 +255,7 @@ def _run_batch(state: _Run, cell: Cell, sampler: Sampler, exact: Operator, batch
     e = Evaluation(hr, y, samples, sampler.method.operator, sampler.method.facts.deterministic)
     values = evaluate(state.metrics, e)
     for row, index in enumerate(indices):
-        if index < state.config.save_images:
+        if index < state.config.figure_images:
             save_images(state.directory, cell.key, index, hr[row], y[row], samples[row])
     ids = [state.dataset.ids[i] for i in indices]
     cell.add(indices[0], *_rows(cell.key, indices, ids, samples.shape[1], values))

@@ -37,9 +37,9 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from bench.config import Shard
 from bench.errors import BenchError, near_matches
 from bench.files import disk_errors, read_json, write_atomic, write_json
-from bench.values import Shard
 
 PATIENCE = 2.0
 """Seconds to wait for a lock: a part holds that of the whole while it begins."""

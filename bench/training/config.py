@@ -1,38 +1,92 @@
-"""The typed configuration of a training run."""
+"""The settings of a training run, described once: type, default, bounds and help."""
 
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from omegaconf import DictConfig
+from pydantic import BeforeValidator, Field, WithJsonSchema
 
-from bench.config import resolve_device
-from bench.errors import BenchError, near_matches
-from bench.settings import build
-from bench.training.trainable import Trainable, trainables
-from bench.training.trainer import TrainConfig
-from bench.values import boolean, integer, number, plain, whole
+from bench.config import Out, plain, resolve_device
+from bench.errors import BenchError
+from bench.settings import Settings, as_text, build, setting, validate
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from bench.training.trainable import Trainable
 
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
-def parse_budget(text: str | None) -> float | None:
-    """Device-seconds of "48h", "30m" or "48h*4"; None for none.
+def parse_budget(value: Any) -> Any:
+    """Device-seconds of "48h", "30m" or "48h*4"; other values as they are."""
+    if not isinstance(value, str):
+        return value
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smhd])\s*(?:\*\s*(\d+))?\s*", value)
+    if match is None:
+        raise ValueError("a time, as 48h, 30m or 48h*4 (hours times devices)")
+    return float(match[1]) * UNITS[match[2]] * int(match[3] or 1)
 
-    Raises:
-        BenchError: another form.
+
+class TrainConfig(Settings):
+    """What a training run does; the keys are those of ``python -m bench train``.
+
+    Attributes:
+        method: the registered name of what is trained, and the settings of its network.
+        record: the settings as they were given, without those that change nothing.
 
     """
-    if text is None:
-        return None
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smhd])\s*(?:\*\s*(\d+))?\s*", str(text))
-    if match is None:
-        raise BenchError(f"budget={text} is no time: write 48h, 30m or 48h*4.")
-    return float(match[1]) * UNITS[match[2]] * int(match[3] or 1)
+
+    dataset: Mapping[str, Any]
+    method: Mapping[str, Any]
+    record: Mapping[str, Any]
+    scale: int | None = setting(None, ge=2, help="scale factor of the methods that are trained for one")
+    out: Out = setting(
+        None, help="folder of the run; null for results/training/METHOD-HASH, where the same command goes on"
+    )
+    seed: int = setting(0, ge=0, help="of all randomness")
+    device: str = setting(
+        "auto", help="auto, cpu, cuda; torchrun --nproc-per-node=N -m bench train ... trains on N devices"
+    )
+    precision: Annotated[Literal["32", "bf16"], BeforeValidator(as_text)] = setting("32", help="of the network")
+    budget: Annotated[
+        Annotated[float, Field(gt=0)] | None, BeforeValidator(parse_budget), WithJsonSchema({"text": "time or null"})
+    ] = setting(None, help="device-seconds after which training ends, as 48h, 30m or 48h*4 (hours times devices)")
+    batch: int = setting(32, ge=1, help="images per step, over all processes")
+    steps: int = setting(10000, ge=1, help="number of steps")
+    lr: float = setting(2e-4, gt=0, help="learning rate after `warmup` steps")
+    betas: tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(gt=0, le=1)]] = setting(
+        (0.9, 0.9), help="of AdamW"
+    )
+    weight_decay: float = setting(0.0, ge=0, help="of AdamW")
+    warmup: int = setting(100, ge=0, help="steps")
+    schedule: Literal["constant", "cosine", "plateau"] = setting(
+        "constant",
+        help="cosine: to zero at `steps`; plateau: x 0.1 after `patience` validations without 1% of improvement",
+    )
+    patience: int = setting(5, ge=0, help="validations, of the plateau")
+    min_lr: float = setting(0.0, ge=0, help="smallest learning rate of the plateau")
+    clip: float = setting(200.0, gt=0, help="largest norm of the gradient")
+    skip: float | None = setting(
+        None, gt=0, help="steps with a larger norm are skipped; null skips only those that are not finite"
+    )
+    ema: float = setting(
+        0.999,
+        gt=0,
+        le=1,
+        help="decay of the averaged weights, shorter at first: min(ema, (1 + step) / (10 + step))",
+    )
+    pool: int = setting(30000, ge=1, help="training images at most; made or read once and kept in the cache folder")
+    val: int = setting(128, ge=1, help="validation images at most")
+    flip: bool = setting(True, help="mirror half of the training images")
+    log_every: int = setting(50, ge=1, help="steps")
+    val_every: int = setting(1000, ge=1, help="steps")
+    save_every: float = setting(120.0, gt=0, help="seconds")
 
 
 def read_training(cfg: DictConfig) -> tuple[Trainable, TrainConfig]:
@@ -42,52 +96,23 @@ def read_training(cfg: DictConfig) -> tuple[Trainable, TrainConfig]:
         BenchError: a value is missing, of the wrong type or out of range; the sentence names the key.
 
     """
+    import torch
+
+    from bench.training.trainable import trainables
+
     raw = plain(cfg)
-    method = raw["method"]
-    cls = trainables.get(method["name"])
-    scale = None if raw["scale"] is None else whole(raw["scale"], "scale", 2)
-    if cls.scaled and scale is None:
-        raise BenchError(f"{method['name']} is trained for one scale: add scale=4 or scale=8.")
-    known = [p for p in inspect.signature(cls).parameters if p != "scale"]
-    for key in method["network"]:
-        if key not in known:
-            raise BenchError(f"method.network.{key} is no setting of {method['name']}.{near_matches(key, known)}")
-    for key, options in (("precision", ("32", "bf16")), ("schedule", ("constant", "cosine", "plateau"))):
-        if str(raw[key]) not in options:
-            raise BenchError(f"{key}={raw[key]} is not one of {', '.join(options)}.")
     record = {k: v for k, v in raw.items() if k not in ("out", "device")}
-    out = raw["out"]
-    if out is None:
+    config: TrainConfig = validate(TrainConfig, {**raw, "record": record})
+    name = str(config.method["name"])
+    cls = trainables.get(name)
+    if cls.scaled and config.scale is None:
+        raise BenchError(f"{name} is trained for one scale: add scale=4 or scale=8.")
+    scale = config.scale if cls.scaled else None
+    out = config.out
+    if out == Path():
         digest = hashlib.sha256(json.dumps(record, sort_keys=True, default=str).encode()).hexdigest()[:8]
-        out = f"results/training/{method['name']}{f'-x{scale}' if cls.scaled else ''}-{digest}"
-    inf = float("inf")
-    config = TrainConfig(
-        dataset=raw["dataset"],
-        scale=scale if cls.scaled else None,
-        pool=integer(raw, "pool", 1),
-        val=integer(raw, "val", 1),
-        flip=boolean(raw, "flip"),
-        batch=integer(raw, "batch", 1),
-        steps=integer(raw, "steps", 1),
-        budget=parse_budget(raw["budget"]),
-        lr=number(raw["lr"], "lr", 0, inf),
-        betas=(number(raw["betas"][0], "betas", 0, 1), number(raw["betas"][1], "betas", 0, 1)),
-        weight_decay=number(raw["weight_decay"], "weight_decay", -1e-12, inf),
-        warmup=integer(raw, "warmup", 0),
-        schedule=str(raw["schedule"]),
-        patience=integer(raw, "patience", 0),
-        min_lr=number(raw["min_lr"], "min_lr", -1e-12, inf),
-        clip=number(raw["clip"], "clip", 0, inf),
-        skip=None if raw["skip"] is None else number(raw["skip"], "skip", 0, inf),
-        ema=number(raw["ema"], "ema", 0, 1),
-        precision=str(raw["precision"]),
-        seed=integer(raw, "seed", 0),
-        device=resolve_device(str(raw["device"])),
-        out=Path(str(out)),
-        log_every=integer(raw, "log_every", 1),
-        save_every=number(raw["save_every"], "save_every", 0, inf),
-        val_every=integer(raw, "val_every", 1),
-        record=record,
-    )
+        out = Path("results/training") / f"{name}{f'-x{scale}' if cls.scaled else ''}-{digest}"
+    config = config.model_copy(update={"scale": scale, "device": resolve_device(config.device), "out": out})
+    torch.manual_seed(config.seed)  # initial weights
     given = {"scale": scale} if cls.scaled else {}
-    return build(cls, method["network"], "method.network", method["name"], given), config
+    return build(cls, config.method.get("network") or {}, "method.network", name, given), config

@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import sys
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from bench.data import Dataset, make_dataset
-from bench.data.mixture import with_split
+from bench.data import Dataset
+from bench.data.splits import train_and_val
 from bench.errors import BenchError, ImageError
-from bench.files import cache_dir, disk_errors
+from bench.files import cache_dir, disk_errors, sha256, write_atomic
 
 CHUNK = 32
-HELD_OUT = 20
-"""Without a val split, one image of this many is held out."""
 
 
-def make_splits(config: Mapping[str, Any], pool: int, val: int) -> tuple[np.ndarray, np.ndarray]:
-    """Images for training and validation, uint8 [N, H, H, 3] each, memory-mapped.
+class Pool(NamedTuple):
+    """Images uint8 [N, H, H, 3], memory-mapped, and the sha256 of the file that holds them."""
+
+    images: np.ndarray
+    sha256: str
+
+
+def make_splits(config: Mapping[str, Any], pool: int, val: int) -> tuple[Pool, Pool]:
+    """Images for training and others for validation.
 
     Args:
         config: a dataset's configuration; its split is replaced.
@@ -33,29 +37,19 @@ def make_splits(config: Mapping[str, Any], pool: int, val: int) -> tuple[np.ndar
         val: number of validation images at most.
 
     Raises:
-        BenchError: no images.
+        BenchError: too few images.
 
     """
-    train = make_dataset(with_split(config, "train"))
-    try:
-        held_out = make_dataset(with_split(config, "val"))
-    except BenchError:  # a dataset without a val split
-        held_out = train
-    if held_out is train or config["name"] == "folder":
-        numbers = np.arange(len(train))
-        mine, theirs = numbers[numbers % HELD_OUT != 0][:pool], numbers[numbers % HELD_OUT == 0][:val]
-    else:
-        mine, theirs = np.arange(min(pool, len(train))), np.arange(min(val, len(held_out)))
-    return _kept(train, with_split(config, "train"), mine), _kept(held_out, with_split(config, "val"), theirs)
+    train, held_out = train_and_val(config)
+    return _kept(train, config["name"], pool), _kept(held_out, config["name"], val)
 
 
-def _kept(dataset: Dataset, config: Mapping[str, Any], numbers: np.ndarray) -> np.ndarray:
-    """Load images once and keep them in the cache folder."""
+def _kept(dataset: Dataset, name: str, most: int) -> Pool:
+    """Load images once and keep them in the cache folder, under what they are."""
+    numbers = range(min(most, len(dataset)))
     if not len(numbers):
-        raise BenchError(f"{config['name']} has no images for training: use a larger dataset.")
-    description = json.dumps([config, int(numbers[0]), int(numbers[-1]), len(numbers)], sort_keys=True, default=str)
-    digest = hashlib.sha256(description.encode()).hexdigest()[:12]
-    path = cache_dir() / "pools" / f"{config['name']}-{dataset.size}-{digest}.npy"
+        raise BenchError(f"{name} has no images for training: use a larger dataset.")
+    path = cache_dir() / "pools" / f"{name}-{dataset.size}-{dataset.fingerprint(numbers)[:16]}.npy"
     if not path.exists():
         with disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -63,23 +57,31 @@ def _kept(dataset: Dataset, config: Mapping[str, Any], numbers: np.ndarray) -> n
             shape = (len(numbers), dataset.size, dataset.size, 3)
             try:
                 array = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
-                _fill(array, dataset, numbers)
+                _fill(array, dataset)
                 array.flush()
                 temporary.replace(path)
             finally:
                 temporary.unlink(missing_ok=True)
-    return np.load(path, mmap_mode="r")
+    return Pool(np.load(path, mmap_mode="r"), _digest(path))
 
 
-def _fill(array: np.ndarray, dataset: Dataset, numbers: np.ndarray) -> None:
-    with tqdm(total=len(numbers), desc="images", unit="image") as bar:
-        for first in range(0, len(numbers), CHUNK):
-            chunk = [int(i) for i in numbers[first : first + CHUNK]]
+def _digest(path: Path) -> str:
+    """Hash a pool once; the hash is kept beside it."""
+    beside = path.with_suffix(".sha256")
+    if not beside.exists():
+        write_atomic(beside, sha256(path))
+    return beside.read_text()
+
+
+def _fill(array: np.ndarray, dataset: Dataset) -> None:
+    with tqdm(total=len(array), desc="images", unit="image") as bar:
+        for first in range(0, len(array), CHUNK):
+            chunk = range(first, min(first + CHUNK, len(array)))
             try:
                 array[first : first + len(chunk)] = dataset.load_many(chunk)
             except ImageError:
-                for row, number in enumerate(chunk, first):
-                    array[row] = _load_or_neighbour(dataset, number, array[row - 1] if row else None)
+                for row in chunk:
+                    array[row] = _load_or_neighbour(dataset, row, array[row - 1] if row else None)
             bar.update(len(chunk))
 
 

@@ -40,7 +40,7 @@ class HcflowTraining(Trainable):
         pixel_weight: float = 0.0,
         pixel_tau: float = 0.0,
         perceptual_weight: float = 0.0,
-        perceptual: str = "stlpips_vgg",
+        perceptual: str = "stlpips_alex",
         perceptual_tau: float = 0.8,
         weights: str | None = None,
     ) -> None:

@@ -128,5 +128,5 @@ def test_the_list_and_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture
 def test_shipped_files_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["weights"]) == 0
     said = capsys.readouterr().out
-    for name in ("brisque_live", "cvdvae/prior64", "dps/prior64", "hcflow/flow64_x4", "sr3/unet64_x8"):
+    for name in ("brisque_live", "cvdvae/prior64", "diffusion/prior64", "hcflow/flow64_x4", "sr3/unet64_x8"):
         assert name in said

@@ -11,8 +11,10 @@ from bench.config import RunConfig
 from bench.contract import Noise
 from bench.errors import BenchError
 from bench.operators.bicubic import Bicubic
+from bench.settings import build
+from methods.diffusion.checkpoints import load_weights
 from methods.diffusion.unet import Prior, UnetConfig
-from methods.dps import Dps, load_weights
+from methods.dps import Dps
 
 TINY = {"size": 32, "channels": 32, "multipliers": [1, 2], "attention": [16], "head_channels": 16, "patch": 2}
 
@@ -26,8 +28,8 @@ def weights(tmp_path: Path) -> Path:
 
 
 def sample(path: Path, y: torch.Tensor, n: int = 2, **settings) -> torch.Tensor:
-    method = Dps(**{"unet": TINY, "weights": str(path), "steps": 4, **settings})
-    method.prepare(Bicubic(32, 4), torch.device("cpu"))
+    values = {"unet": TINY, "weights": str(path), "steps": 4, **settings}
+    method = build(Dps, values, "methods.dps", "dps").prepare(Bicubic(32, 4))
     return method.sample(y, n, None, Noise(0, [str(i) for i in range(len(y))], range(n)))
 
 
@@ -36,20 +38,20 @@ def y() -> torch.Tensor:
     return (255 * torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))).round() / 255
 
 
-@pytest.mark.parametrize("settings", [{"batch": 3}, {"checkpointing": True}, {"channels_last": True}])
+@pytest.mark.parametrize("settings", [{"rows": 3}, {"checkpointing": True}, {"channels_last": True}])
 def test_options_of_speed_and_memory_keep_the_result(weights: Path, y: torch.Tensor, settings: dict) -> None:
-    torch.testing.assert_close(sample(weights, y, **settings), sample(weights, y), atol=1e-4, rtol=0)
+    torch.testing.assert_close(sample(weights, y, compute=settings), sample(weights, y), atol=1e-4, rtol=0)
 
 
 def test_bf16_is_close(weights: Path, y: torch.Tensor) -> None:
-    error = (sample(weights, y, precision="bf16") - sample(weights, y)).abs().mean()
+    error = (sample(weights, y, compute={"precision": "bf16"}) - sample(weights, y)).abs().mean()
     assert 0 < error < 0.02
 
 
 def test_the_coupled_norm_depends_on_the_batch(weights: Path, y: torch.Tensor) -> None:
-    alone = sample(weights, y[:1], coupled=True, batch=4)
-    assert (sample(weights, y, coupled=True, batch=4)[:1] - alone).abs().max() > 1e-3
-    torch.testing.assert_close(sample(weights, y, batch=4)[:1], sample(weights, y[:1], batch=4), atol=1e-4, rtol=0)
+    alone = sample(weights, y[:1], coupled=True, compute={"rows": 4})
+    assert (sample(weights, y, coupled=True, compute={"rows": 4})[:1] - alone).abs().max() > 1e-3
+    torch.testing.assert_close(sample(weights, y)[:1], sample(weights, y[:1]), atol=1e-4, rtol=0)
 
 
 def test_fading_guidance_is_weaker(weights: Path, y: torch.Tensor) -> None:
@@ -71,12 +73,14 @@ def test_projection_makes_consistent(weights: Path, y: torch.Tensor) -> None:
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"steps": 1}, "steps=1 is outside"),
-        ({"batch": 0}, "batch=0"),
-        ({"guidance_schedule": "linear"}, "guidance_schedule=linear is not one of constant, noise"),
-        ({"precision": "fp8"}, "precision=fp8 is not one of 32, bf16"),
+        ({"steps": 1}, r"methods\.dps\.steps=1 is wrong: it should be greater than or equal to 2"),
+        ({"steps": "abc"}, r"methods\.dps\.steps=abc is wrong: it should be a valid integer"),
+        ({"compute": {"rows": 0}}, r"methods\.dps\.compute\.rows=0 is wrong"),
+        ({"unet": {**TINY, "foo": 1}}, r"methods\.dps\.unet\.foo is no setting of dps"),
+        ({"guidance_schedule": "linear"}, "guidance_schedule=linear is wrong: it should be 'constant' or 'noise'"),
+        ({"compute": {"precision": "fp8"}}, "precision=fp8 is wrong: it should be '32' or 'bf16'"),
         ({"weights": "nowhere.safetensors"}, "nowhere.safetensors do not exist"),
-        ({"unet": {**TINY, "size": 64}}, "images of 64 pixels, the dataset has 32"),
+        ({"unet": {**TINY, "size": 64}}, "images of 64 pixels with this network, not of 32"),
         ({"unet": {**TINY, "channels": 64}}, "does not fit the network"),
     ],
 )
@@ -97,7 +101,7 @@ def test_the_shipped_prior_super_resolves(configure: Callable[..., RunConfig]) -
     from bench.run.runner import run
 
     config = configure(
-        "methods=[bicubic,dps]", "scale=4", "limit=3", "n=2", "save_images=0",
+        "methods=[bicubic,dps]", "scale=4", "limit=3", "n=2", "figure_images=0",
         "metrics=[stlpips_alex,lr_psnr,apd_mse]",
     )  # fmt: skip
     directory, complete = run(config)

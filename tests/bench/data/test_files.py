@@ -1,14 +1,16 @@
 """Datasets that are read from files: every kind of file, and every way they are broken."""
 
+import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from bench.data import make_dataset
 from bench.data.ffhq256 import split_indices
-from bench.data.images import centre_square, read_rgb
+from bench.data.images import centre_square, list_images, read_rgb
 from bench.data.portraits256 import crop_quad
 from bench.errors import BenchError, ImageError
 
@@ -38,10 +40,154 @@ def test_transparency_is_over_white(tmp_path: Path) -> None:
     assert (read[4:] == 255).all()
 
 
-def test_palette_and_cmyk(tmp_path: Path) -> None:
-    Image.fromarray(GREY).convert("P").save(tmp_path / "a.png")
-    Image.fromarray(GREY).convert("CMYK").save(tmp_path / "b.jpg")
-    assert read_rgb(tmp_path / "a.png").mode == read_rgb(tmp_path / "b.jpg").mode == "RGB"
+COLOURS = np.stack([GREY, GREY[::-1], GREY.T], 2)
+
+
+FORMATS = {
+    "a.png": ["1", "L", "LA", "P", "RGB", "RGBA"],
+    "a.tif": ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"],
+    "a.bmp": ["1", "L", "P", "RGB", "RGBA"],
+}
+
+
+@pytest.mark.parametrize(("name", "mode"), [(name, mode) for name, modes in FORMATS.items() for mode in modes])
+def test_every_format_of_eight_bits_has_its_colours(tmp_path: Path, name: str, mode: str) -> None:
+    written = Image.fromarray(COLOURS).convert(mode)
+    written.save(tmp_path / name)
+    read = rgb(read_rgb(tmp_path / name))
+    assert read.shape == (32, 32, 3)
+    if mode in ("RGB", "RGBA", "RGBX", "CMYK"):
+        assert (read == COLOURS).all()
+    elif mode == "YCbCr":
+        assert np.abs(read.astype(int) - COLOURS).max() <= 3  # of its 8 bits
+    else:
+        assert (read == rgb(written.convert("RGB"))).all()
+
+
+def test_cmyk_of_jpeg_is_not_inverted(tmp_path: Path) -> None:
+    Image.fromarray(COLOURS).convert("CMYK").save(tmp_path / "a.jpg", quality=100, subsampling=0)
+    assert np.abs(rgb(read_rgb(tmp_path / "a.jpg")).astype(int) - COLOURS).max() <= 4
+
+
+def test_white_may_be_zero_in_eight_bits(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", GREY, photometric="miniswhite")
+    assert (rgb(read_rgb(tmp_path / "a.tif")) == 255 - GREY[..., None]).all()
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_sixteen_bits_of_either_byte_order_are_scaled(tmp_path: Path, order: str) -> None:
+    deep = np.linspace(0, 65535, 32 * 32).astype(np.uint16).reshape(32, 32)
+    tifffile.imwrite(tmp_path / "a.tif", deep, byteorder=order)
+    assert (rgb(read_rgb(tmp_path / "a.tif")) == (deep / 257).round()[..., None]).all()
+    tifffile.imwrite(tmp_path / "b.tif", np.stack([deep, deep, deep], 2), byteorder=order, photometric="rgb")
+    assert (rgb(read_rgb(tmp_path / "b.tif")) == deep[..., None] >> 8).all()  # Pillow keeps the high byte
+
+
+UNKNOWN = "cannot be decoded"  # Pillow does not know this kind
+UNCLEAR = [
+    ("<", np.float32, "floating-point"),
+    (">", np.float32, "floating-point"),
+    ("<", np.float64, UNKNOWN),
+    ("<", np.float16, UNKNOWN),
+    ("<", np.int32, "32-bit or signed"),
+    (">", np.int32, "32-bit or signed"),
+    ("<", np.uint32, "32-bit or signed"),
+    (">", np.uint32, UNKNOWN),
+    ("<", np.int16, "32-bit or signed"),
+    (">", np.int16, "32-bit or signed"),
+    ("<", np.int8, "no unsigned integers"),
+]
+
+
+@pytest.mark.parametrize(("order", "dtype", "words"), UNCLEAR)
+def test_pixels_of_unknown_range_are_refused(tmp_path: Path, order: str, dtype: type, words: str) -> None:
+    array = GREY / 255 if np.issubdtype(dtype, np.floating) else GREY
+    tifffile.imwrite(tmp_path / "a.tif", array.astype(dtype), byteorder=order)
+    with pytest.raises(ImageError, match=rf"^[^\n]*a\.tif [^\n]*{words}[^\n]*\.$"):
+        read_rgb(tmp_path / "a.tif")
+
+
+def test_floating_point_colours_are_refused(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", COLOURS.astype(np.float32) / 255, photometric="rgb")
+    with pytest.raises(ImageError, match=UNKNOWN):
+        read_rgb(tmp_path / "a.tif")
+
+
+def test_sixteen_bits_with_white_as_zero_are_refused(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", GREY.astype(np.uint16), photometric="miniswhite")
+    with pytest.raises(ImageError, match="0 for white"):
+        read_rgb(tmp_path / "a.tif")
+
+
+def test_twelve_bits_are_refused(tmp_path: Path) -> None:
+    """Pillow reads them as 16 bits that end at 4095: black."""
+    entries = [(256, 2), (257, 2), (258, 12), (259, 1), (262, 1), (273, 122), (277, 1), (278, 2), (279, 6)]
+    directory = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries)
+    head = struct.pack("<2sHIH", b"II", 42, 8, len(entries))
+    (tmp_path / "a.tif").write_bytes(head + directory + bytes(4) + b"\xff" * 6)
+    with pytest.raises(ImageError, match="neither 8 nor 16 bits"):
+        read_rgb(tmp_path / "a.tif")
+
+
+def test_lab_is_refused(tmp_path: Path) -> None:
+    Image.new("LAB", (8, 8)).save(tmp_path / "a.tif")
+    with pytest.raises(ImageError, match="format LAB: save it as RGB"):
+        read_rgb(tmp_path / "a.tif")
+
+
+def test_a_transparent_colour(tmp_path: Path) -> None:
+    Image.fromarray(COLOURS).save(tmp_path / "a.png", transparency=tuple(int(v) for v in COLOURS[3, 4]))
+    expected = COLOURS.copy()
+    expected[(COLOURS[3, 4] == COLOURS).all(2)] = 255
+    assert (rgb(read_rgb(tmp_path / "a.png")) == expected).all()
+    Image.fromarray(GREY.astype(np.uint16) * 257).save(tmp_path / "b.png", transparency=257)
+    with pytest.raises(ImageError, match="16 bits and a transparent colour"):
+        read_rgb(tmp_path / "b.png")
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.png", "a.webp", "gif.png"])
+def test_several_frames_are_refused(tmp_path: Path, name: str) -> None:
+    first, second = Image.fromarray(COLOURS), Image.fromarray(COLOURS[::-1])
+    kind = "GIF" if name == "gif.png" else None
+    first.save(tmp_path / name, kind, save_all=True, append_images=[second])
+    with pytest.raises(ImageError, match="has 2 frames: save the one that you mean"):
+        read_rgb(tmp_path / name)
+    first.save(tmp_path / name, kind, save_all=True)  # one frame in a file for several
+    assert read_rgb(tmp_path / name).size == (32, 32)
+
+
+def test_the_previews_of_a_jpeg_are_no_frames(tmp_path: Path) -> None:
+    first = Image.fromarray(COLOURS)
+    first.save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=[first.resize((8, 8))], quality=100)
+    assert read_rgb(tmp_path / "a.jpg").size == (32, 32)
+
+
+def test_hidden_files_are_no_images(image_folder: Path) -> None:
+    (image_folder / "._0.JPG").write_bytes(b"a resource file of macOS")
+    (image_folder / ".cache").mkdir()
+    (image_folder / "0.png").rename(image_folder / ".cache" / "0.png")
+    assert [p.name for p in list_images(image_folder)] == ["1.png", "2.png", "3.png"]
+    assert [p.name for p in list_images(image_folder / ".cache")] == ["0.png"]  # asked for by name
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_damaged_directories_are_one_sentence(tmp_path: Path) -> None:
+    """Bytes changed at random: whatever error Pillow reports them by."""
+    tifffile.imwrite(tmp_path / "whole.tif", GREY)
+    whole = (tmp_path / "whole.tif").read_bytes()
+    random = np.random.default_rng(0)
+    path = tmp_path / "a.tif"
+    refused = 0
+    for _ in range(200):
+        damaged = bytearray(whole)
+        for _ in range(4):
+            damaged[random.integers(0, 300)] = random.integers(0, 256)
+        path.write_bytes(damaged)
+        try:
+            read_rgb(path)
+        except ImageError:
+            refused += 1
+    assert refused > 50
 
 
 def test_exif_rotation_is_applied(tmp_path: Path) -> None:

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from bench.data import make_dataset
-from bench.data.synthfaces import RANGES, render
+from bench.data.synthfaces import RANGES
+from bench.data.synthfaces.renderer import render
 from bench.data.synthfaces.scene import HAIR_STYLES, Scene
 from bench.errors import BenchError
 from bench.metrics.brisque import brisque

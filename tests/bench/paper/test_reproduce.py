@@ -100,7 +100,7 @@ def test_published_tables_as_printed() -> None:
 
 
 def test_figures_show_the_samples_of_the_run(configure: Callable[..., RunConfig], tmp_path: Path) -> None:
-    config = configure("methods=[cvdvae]", "save_images=2", "n=2", "limit=2")
+    config = configure("methods=[cvdvae]", "figure_images=2", "n=2", "limit=2")
     directory, _ = run(config)
     alone = RunDir(tmp_path / "alone")
     draw_pictures(config, alone, [CellKey("cvdvae", 8, 0.8)], [1], samples=2)
@@ -173,7 +173,7 @@ def test_time_is_foretold_from_a_few_steps(configure: Callable[..., RunConfig]) 
         def evaluations(self) -> int:
             return self.steps
 
-        def sample(self, y: Tensor, n: int, tau: float | None, noise: Noise) -> Tensor:
+        def draw(self, y: Tensor, n: int, tau: float | None, noise: Noise) -> Tensor:
             time.sleep(step * self.steps)
             return torch.zeros(len(y), n, 3, 64, 64)
 

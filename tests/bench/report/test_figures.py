@@ -11,7 +11,7 @@ from bench.run.store import CellKey
 
 
 def test_grids_show_the_kept_images(configure: Callable[..., RunConfig]) -> None:
-    directory, _ = run(configure("scale=[4,8]", "save_images=2"))
+    directory, _ = run(configure("scale=[4,8]", "figure_images=2"))
     written = sample_grids(directory)
     assert sorted(p.name for p in written) == ["samples_x4.pdf", "samples_x4.png", "samples_x8.pdf", "samples_x8.png"]
     picture = np.asarray(Image.open(directory.path / "figures" / "samples_x4.png").convert("RGB")).astype(float)
@@ -24,13 +24,13 @@ def test_grids_show_the_kept_images(configure: Callable[..., RunConfig]) -> None
 
 
 def test_figures_are_reproducible(configure: Callable[..., RunConfig]) -> None:
-    directory, _ = run(configure("save_images=1"))
+    directory, _ = run(configure("figure_images=1"))
     first = [p.read_bytes() for p in sample_grids(directory)]
     assert first == [p.read_bytes() for p in sample_grids(directory)]
 
 
 def test_nothing_kept_nothing_drawn(configure: Callable[..., RunConfig]) -> None:
-    directory, _ = run(configure("save_images=0"))
+    directory, _ = run(configure("figure_images=0"))
     assert sample_grids(directory) == []
 
 
@@ -45,7 +45,7 @@ def test_deviation_maps() -> None:
 
 
 def test_the_map_of_samples_has_its_column(configure: Callable[..., RunConfig]) -> None:
-    directory, _ = run(configure("methods=[bicubic,cvdvae]", "save_images=1", "n=2"))
+    directory, _ = run(configure("methods=[bicubic,cvdvae]", "figure_images=1", "n=2"))
     bicubic, cvdvae = strips_of_image(
         directory.image_folder(8, 0),
         [(CellKey("bicubic", 8, None), "B"), (CellKey("cvdvae", 8, 0.8), "C")],

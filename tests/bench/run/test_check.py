@@ -1,13 +1,13 @@
 """Every check must catch the fault it is there for."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 
 import pytest
 import torch
 
 from bench.config import MethodConfig, RunConfig
 from bench.contract import Facts, Method, methods, register_method
+from bench.operators.bicubic import enlarge
 from bench.run.check import CHECKS, check_method
 
 leak: list[torch.Tensor] = []
@@ -16,89 +16,86 @@ leak: list[torch.Tensor] = []
 class Good(Method):
     facts = Facts(title="Good")
 
-    def prepare(self, degradation, device):
-        self.degradation = degradation
-
-    def sample(self, y, n, tau, noise):
-        return (self.degradation.up(y)[:, None] + 0.05 * tau * noise.normal(3, 64, 64)).clamp(0, 1)
+    def draw(self, y, n, tau, noise):
+        return (enlarge(y, self.operator.size)[:, None] + 0.05 * tau * noise.normal(3, 64, 64)).clamp(0, 1)
 
 
 class WrongShape(Good):
-    def sample(self, y, n, tau, noise):
-        return super().sample(y, n, tau, noise)[:, 0]
+    def draw(self, y, n, tau, noise):
+        return super().draw(y, n, tau, noise)[:, 0]
 
 
 class WrongDtype(Good):
-    def sample(self, y, n, tau, noise):
-        return super().sample(y, n, tau, noise).double()
+    def draw(self, y, n, tau, noise):
+        return super().draw(y, n, tau, noise).double()
 
 
 class Nan(Good):
-    def sample(self, y, n, tau, noise):
-        return super().sample(y, n, tau, noise) * torch.nan
+    def draw(self, y, n, tau, noise):
+        return super().draw(y, n, tau, noise) * torch.nan
 
 
 class Bytes(Good):
-    def sample(self, y, n, tau, noise):
-        return super().sample(y, n, tau, noise) * 255
+    def draw(self, y, n, tau, noise):
+        return super().draw(y, n, tau, noise) * 255
 
 
 class InPlace(Good):
-    def sample(self, y, n, tau, noise):
-        x = super().sample(y, n, tau, noise)
+    def draw(self, y, n, tau, noise):
+        x = super().draw(y, n, tau, noise)
         y.zero_()
         return x
 
 
 class GlobalNoise(Good):
-    def sample(self, y, n, tau, noise):
-        return (self.degradation.up(y)[:, None] + 0.05 * tau * torch.randn(len(y), n, 3, 64, 64)).clamp(0, 1)
+    def draw(self, y, n, tau, noise):
+        return (enlarge(y, self.operator.size)[:, None] + 0.05 * tau * torch.randn(len(y), n, 3, 64, 64)).clamp(0, 1)
 
 
 class SecretNoise(Good):
     generator = torch.Generator().manual_seed(0)
 
-    def sample(self, y, n, tau, noise):
+    def draw(self, y, n, tau, noise):
         extra = torch.randn(1, generator=self.generator)
-        return (super().sample(y, n, tau, noise) + 0.05 * extra).clamp(0, 1)
+        return (super().draw(y, n, tau, noise) + 0.05 * extra).clamp(0, 1)
 
 
 class BatchNorm(Good):
-    def sample(self, y, n, tau, noise):
-        x = super().sample(y, n, tau, noise)
+    def draw(self, y, n, tau, noise):
+        x = super().draw(y, n, tau, noise)
         return (x - x.mean() + 0.5).clamp(0, 1)
 
 
 class LastImageOnly(Good):
-    def sample(self, y, n, tau, noise):
-        return super().sample(y, n, tau, noise)[-1:].expand(len(y), -1, -1, -1, -1).clone()
+    def draw(self, y, n, tau, noise):
+        return super().draw(y, n, tau, noise)[-1:].expand(len(y), -1, -1, -1, -1).clone()
 
 
 class Coupled(Good):
-    def sample(self, y, n, tau, noise):
-        x = super().sample(y, n, tau, noise)
+    def draw(self, y, n, tau, noise):
+        x = super().draw(y, n, tau, noise)
         return (x - x.mean(1, keepdim=True) + 0.5).clamp(0, 1)
 
 
 class Collapsed(Good):
-    def sample(self, y, n, tau, noise):
-        return super().sample(y, n, tau, noise)[:, :1].expand(-1, n, -1, -1, -1).clone()
+    def draw(self, y, n, tau, noise):
+        return super().draw(y, n, tau, noise)[:, :1].expand(-1, n, -1, -1, -1).clone()
 
 
 class ColdIsHot(Good):
-    def sample(self, y, n, tau, noise):
-        return super().sample(y, n, 1.1 - tau, noise)
+    def draw(self, y, n, tau, noise):
+        return super().draw(y, n, 1.1 - tau, noise)
 
 
 class Leaks(Good):
-    def sample(self, y, n, tau, noise):
-        x = super().sample(y, n, tau, noise)
+    def draw(self, y, n, tau, noise):
+        x = super().draw(y, n, tau, noise)
         leak.append(x)
         return x.clone()
 
 
 class Crashes(Good):
-    def sample(self, y, n, tau, noise):
+    def draw(self, y, n, tau, noise):
         raise ValueError("no such luck")
 
 
@@ -106,7 +103,9 @@ class Crashes(Good):
 def verdicts(configure: Callable[..., RunConfig]) -> Iterator[Callable[[type[Method]], dict[str, str]]]:
     def check(cls: type[Method]) -> dict[str, str]:
         register_method("subject")(cls)
-        config = replace(configure("scale=4", config="check"), methods=(MethodConfig("subject", "subject", {}),))
+        config = configure("scale=4", config="check").model_copy(
+            update={"methods": (MethodConfig("subject", "subject", {}),)}
+        )
         return {r.name: r.verdict for r in check_method(config)}
 
     yield check

@@ -18,16 +18,15 @@ import pytest
 import torch
 from PIL import Image
 
-from bench.config import MethodConfig, RunConfig
+from bench.config import MethodConfig, RunConfig, parse_shard
 from bench.contract import Facts, Method, methods, register_method
 from bench.data import make_dataset
 from bench.errors import BenchError
 from bench.metrics import Evaluation
-from bench.operators.bicubic import Bicubic
+from bench.operators.bicubic import Bicubic, enlarge
 from bench.report.tables import write_tables
 from bench.run.runner import evaluate, run
 from bench.run.store import CellKey, RunDir
-from bench.values import shard
 
 Configure = Callable[..., RunConfig]
 
@@ -37,23 +36,19 @@ class Noisy(Method):
 
     facts = Facts(title="Noisy")
 
-    def prepare(self, degradation, device):
-        self.degradation = degradation
-
-    def sample(self, y, n, tau, noise):
-        x = self.degradation.up(y)[:, None] + 0.1 * tau * noise.normal(3, self.degradation.size, self.degradation.size)
+    def draw(self, y, n, tau, noise):
+        x = enlarge(y, self.operator.size)[:, None] + 0.1 * tau * noise.normal(3, *self.operator.size)
         return x.clamp(0, 1)
 
 
 @pytest.fixture
 def add() -> Iterator[Callable[[type[Method], RunConfig], RunConfig]]:
     """Register a class as `misfit` for one test and return a configuration that runs it."""
-    from dataclasses import replace
 
     def register(cls: type[Method], config: RunConfig, *others: str) -> RunConfig:
         register_method("misfit")(cls)
         entries = (MethodConfig("misfit", "misfit", {}), *(MethodConfig(o, o, {}) for o in others))
-        return replace(config, methods=entries)
+        return config.model_copy(update={"methods": entries})
 
     yield register
     methods._items.pop("misfit", None)
@@ -120,7 +115,7 @@ def test_results_do_not_depend_on_the_limit_or_on_restarts(configure: Configure,
 def test_a_finished_run_computes_nothing(configure: Configure, add, monkeypatch: pytest.MonkeyPatch) -> None:
     config = add(Noisy, configure())
     run(config)
-    monkeypatch.setattr(Noisy, "sample", lambda *a: pytest.fail("sampled again"))
+    monkeypatch.setattr(Noisy, "draw", lambda *a: pytest.fail("sampled again"))
     assert run(config)[1]
 
 
@@ -166,8 +161,8 @@ def test_one_bad_image_does_not_end_a_run(configure: Configure, image_folder: Pa
 
 def test_nan_is_recorded_and_the_other_images_are_measured(configure: Configure, add) -> None:
     class Nan(Noisy):
-        def sample(self, y, n, tau, noise):
-            x = super().sample(y, n, tau, noise)
+        def draw(self, y, n, tau, noise):
+            x = super().draw(y, n, tau, noise)
             for row, name in enumerate(noise.ids):
                 if name == "test-000001":
                     x[row] = torch.nan
@@ -183,8 +178,8 @@ def test_nan_is_recorded_and_the_other_images_are_measured(configure: Configure,
 @pytest.mark.parametrize("kind", ["shape", "range", "dtype"])
 def test_a_broken_contract_is_one_sentence_and_others_go_on(configure: Configure, add, kind: str) -> None:
     class Broken(Noisy):
-        def sample(self, y, n, tau, noise):
-            x = super().sample(y, n, tau, noise)
+        def draw(self, y, n, tau, noise):
+            x = super().draw(y, n, tau, noise)
             return {"shape": x[:, 0], "range": x * 255, "dtype": x.double()}[kind]
 
     directory, complete = run(add(Broken, configure(), "bicubic"))
@@ -195,7 +190,7 @@ def test_a_broken_contract_is_one_sentence_and_others_go_on(configure: Configure
 
 def test_a_bug_leaves_its_traceback_and_others_go_on(configure: Configure, add) -> None:
     class Bug(Noisy):
-        def sample(self, y, n, tau, noise):
+        def draw(self, y, n, tau, noise):
             raise ZeroDivisionError("oops")
 
     directory, complete = run(add(Bug, configure(), "bicubic"))
@@ -209,11 +204,11 @@ def test_out_of_memory_halves_the_work_and_gives_the_same_rows(configure: Config
     calls = []
 
     class Hungry(Noisy):
-        def sample(self, y, n, tau, noise):
+        def draw(self, y, n, tau, noise):
             calls.append((len(y), n))
             if len(y) * n > 2:
                 raise torch.OutOfMemoryError("CUDA out of memory")
-            return super().sample(y, n, tau, noise)
+            return super().draw(y, n, tau, noise)
 
     directory, complete = run(add(Hungry, configure("batch=3", "n=5")))
     assert complete
@@ -225,7 +220,7 @@ def test_out_of_memory_halves_the_work_and_gives_the_same_rows(configure: Config
 
 def test_one_sample_that_does_not_fit_is_one_sentence(configure: Configure, add) -> None:
     class Huge(Noisy):
-        def sample(self, y, n, tau, noise):
+        def draw(self, y, n, tau, noise):
             raise torch.OutOfMemoryError("CUDA out of memory")
 
     directory, complete = run(add(Huge, configure()))
@@ -277,12 +272,12 @@ def test_full_disk_keeps_what_is_done(configure: Configure, monkeypatch: pytest.
 
     monkeypatch.setattr(bench.run.store.os, "fsync", fsync)
     with pytest.raises(BenchError, match="the disk is full"):
-        run(configure("limit=8", "save_images=0"))
+        run(configure("limit=8", "figure_images=0"))
     monkeypatch.setattr(bench.run.store.os, "fsync", real)
     kept = len(rows(RunDir(tmp_path / "run"), "bicubic", None))
     assert 0 < kept < 8
     assert not list((tmp_path / "run").rglob("*.tmp"))
-    assert run(configure("limit=8", "save_images=0"))[1]
+    assert run(configure("limit=8", "figure_images=0"))[1]
 
 
 def test_two_runs_cannot_share_a_directory(configure: Configure) -> None:
@@ -322,9 +317,9 @@ def test_who_may_share_a_directory(
     import bench.run.store
 
     monkeypatch.setattr(bench.run.store, "PATIENCE", 0.05)
-    with RunDir(tmp_path, shard(first)).lock():
+    with RunDir(tmp_path, parse_shard(first)).lock():
         expectation = nullcontext() if allowed else pytest.raises(BenchError, match="Another run is working")
-        with expectation, RunDir(tmp_path, shard(second)).lock():
+        with expectation, RunDir(tmp_path, parse_shard(second)).lock():
             pass
     with RunDir(tmp_path).lock():
         pass
@@ -332,13 +327,13 @@ def test_who_may_share_a_directory(
 
 @pytest.mark.parametrize("text", ["8/8", "1", "a/b", "-1/4", "1/0"])
 def test_a_wrong_part_is_one_sentence(configure: Configure, text: str) -> None:
-    with pytest.raises(BenchError, match="is no part: write 0/8"):
+    with pytest.raises(BenchError, match=r"shard=.* is wrong: it should be a part, as 0/8"):
         configure(f"shard='{text}'")
 
 
 @pytest.mark.parametrize("kills", [3])
 def test_sigkill_at_any_point_and_resume_give_the_same_tables(tmp_path: Path, kills: int) -> None:
-    settings = ["limit=40", "scale=[4,8]", "metrics=[psnr,ssim,brisque,apd_mse]", "device=cpu", "save_images=2"]
+    settings = ["limit=40", "scale=[4,8]", "metrics=[psnr,ssim,brisque,apd_mse]", "device=cpu", "figure_images=2"]
 
     def command(out: Path) -> list[str]:
         return [sys.executable, "-m", "bench", "run", *settings, f"out={out}"]
@@ -390,7 +385,7 @@ def test_memory_stays_flat(configure: Configure) -> None:
     peaks = []
     for limit in (50, 200):
         tracemalloc.start()
-        run(configure(f"limit={limit}", "save_images=0", f"out={configure().out}-{limit}"))
+        run(configure(f"limit={limit}", "figure_images=0", f"out={configure().out}-{limit}"))
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 1.5 * peaks[0] + 2**20
@@ -426,10 +421,10 @@ def test_wrong_weights_for_existing_rows_are_refused(configure: Configure, add, 
 
 
 def test_operator_is_exact_for_every_image() -> None:
-    from bench.run.runner import observe
+    from bench.run.draw import observe
 
     dataset = make_dataset({"name": "synthfaces"})
     exact = Bicubic(64, 8, dtype=torch.float64)
-    hr, y = observe(dataset, 0, exact)
+    hr, y = observe(dataset, 0, exact, 0)
     assert hr.dtype == y.dtype == torch.float32
     assert torch.equal((y * 255).round() / 255, y)

@@ -6,9 +6,8 @@ import pytest
 import torch
 from matplotlib.axes import Axes
 
-from bench.contract import studies
 from bench.errors import BenchError
-from bench.run.study import Study, register_study, write_study
+from bench.run.study import Study, register_study, studies, write_study
 
 CALLS: list[int] = []
 CPU = torch.device("cpu")

@@ -16,7 +16,7 @@ class Sleeper(Method):
     def __init__(self, call: float, image: float, limit: int = 10**6):
         self.call, self.image, self.limit = call, image, limit
 
-    def sample(self, y, n, tau, noise):
+    def draw(self, y, n, tau, noise):
         if len(y) > self.limit:
             raise torch.OutOfMemoryError("CUDA out of memory")
         time.sleep(self.call + self.image * len(y))

@@ -3,9 +3,10 @@ import torch
 
 from bench.contract import Noise
 from bench.errors import BenchError
+from bench.weights import read_tensors
 from methods.cvdvae.method import super_resolve
 from methods.cvdvae.vdvae import Vdvae, VdvaeConfig, parse_blocks
-from methods.cvdvae.weights import load_weights, read_state
+from methods.cvdvae.weights import load_weights
 from scripts.compare_vdvae import fill, golden, images, noise_for, ours
 
 # github:openai/vdvae and github:jprost76/srvdvae with the weights, images and noise of scripts/compare_vdvae.py:
@@ -119,11 +120,11 @@ def test_bad_checkpoints_are_one_sentence(tmp_path) -> None:
     model = ours("small", low=False)
     path = tmp_path / "a.th"
     with pytest.raises(BenchError, match="do not exist"):
-        read_state(path)
+        read_tensors(path)
     torch.save(model.state_dict(), path)
     path.write_bytes(path.read_bytes()[:5000])
     with pytest.raises(BenchError, match="truncated or no checkpoint"):
-        read_state(path)
+        read_tensors(path)
     state = model.state_dict()
     del state["decoder.gain"]
     torch.save(state, path)
@@ -142,7 +143,7 @@ def test_pickles_with_code_are_refused(tmp_path) -> None:
 
     torch.save({"a": Evil()}, tmp_path / "a.th")
     with pytest.raises(BenchError, match="not loaded"):
-        read_state(tmp_path / "a.th")
+        read_tensors(tmp_path / "a.th")
 
 
 def test_training_lowers_the_elbo_of_a_small_network() -> None:
@@ -172,11 +173,11 @@ def test_fill_is_reproducible() -> None:
 
 def test_the_deviation_of_a_prior_can_be_limited() -> None:
     """A prior whose deviations grow with its state stays finite."""
-    from dataclasses import replace
-
     from methods.cvdvae.vdvae import TopDownBlock
 
-    block = TopDownBlock(replace(ours("small", low=False).config, max_log_std=2.0), 4, None, 10, low=False)
+    block = TopDownBlock(
+        ours("small", low=False).config.model_copy(update={"max_log_std": 2.0}), 4, None, 10, low=False
+    )
     torch.nn.init.constant_(block.prior.c4.bias, 50.0)
     prior, _ = block.prior_of(torch.zeros(1, block.channels, 4, 4))
     assert prior.log_std.max().item() == 2.0

@@ -10,10 +10,11 @@ from diffusers import DDPMScheduler
 from bench.errors import BenchError
 from bench.operators.bicubic import Bicubic
 from bench.training.trainable import BatchNoise
-from methods.diffusion.schedule import Schedule
+from methods.diffusion.checkpoints import from_guided_diffusion
+from methods.diffusion.schedule import Schedule, make_scheduler
 from methods.diffusion.training import DiffusionTraining, bound
-from methods.diffusion.unet import Prior, UnetConfig, from_guided_diffusion, make_unet
-from methods.dps import make_scheduler, posterior_sample
+from methods.diffusion.unet import Prior, UnetConfig, make_unet
+from methods.dps import posterior_sample
 
 SMALL = UnetConfig(size=32, channels=32, multipliers=(1, 2), blocks=1, attention=(16,), head_channels=16)
 
@@ -118,9 +119,7 @@ def test_the_first_step_is_a_likelihood_of_8_bit_values() -> None:
 
 def test_training_loss_is_finite_and_has_gradients() -> None:
     torch.manual_seed(0)
-    module = DiffusionTraining(
-        {"size": 32, "channels": 32, "multipliers": [1, 2], "attention": [16], "head_channels": 16}
-    )
+    module = DiffusionTraining(SMALL)
     losses = module(torch.rand(2, 3, 32, 32), None, BatchNoise(0, 2, slice(0, 2), torch.device("cpu")))
     losses["loss"].backward()
     assert losses["mse"].item() == pytest.approx(1, abs=0.5)  # an untrained network predicts nothing
@@ -159,8 +158,8 @@ def test_a_velocity_network_predicts_the_noise(t: int) -> None:
 
 def test_the_loss_of_a_velocity_network_is_that_of_its_velocity() -> None:
     torch.manual_seed(0)
-    unet = {"size": 32, "channels": 32, "multipliers": [1, 1], "attention": [], "head_channels": 16}
-    module = DiffusionTraining({**unet, "prediction": "velocity"})
+    unet = UnetConfig(size=32, channels=32, multipliers=(1, 1), attention=(), head_channels=16, prediction="velocity")
+    module = DiffusionTraining(unet)
     torch.nn.init.zeros_(module.prior.unet.conv_out.weight)
     torch.nn.init.zeros_(module.prior.unet.conv_out.bias)
     x = torch.full((64, 3, 32, 32), 0.5)  # x_0 = 0, so that the velocity is signal * eps

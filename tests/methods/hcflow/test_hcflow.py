@@ -10,20 +10,22 @@ from torch import Tensor
 
 from bench.contract import Noise
 from bench.errors import BenchError
+from bench.network import Compute
 from bench.operators.bicubic import Bicubic
+from bench.settings import build
 from bench.training.trainable import BatchNoise
+from methods.hcflow.checkpoints import load_weights
 from methods.hcflow.flow import ActNorm, Coupling, FlowStep, Hcflow, HcflowConfig, gaussian_log_prob
-from methods.hcflow.method import HcflowMethod, load_weights
+from methods.hcflow.method import HcflowMethod
 from methods.hcflow.training import HcflowTraining
 
-TINY = {"steps": 3, "conditional": 2, "hidden": 8, "features": 8, "growth": 4, "blocks": [1, 1]}
-FLOWS = {"x4": {"levels": 2, **TINY}, "x8": {"levels": 3, **TINY}}
+TINY = HcflowConfig(levels=2, steps=3, conditional=2, hidden=8, features=8, growth=4, blocks=(1, 1))
+FLOWS = {"x4": TINY, "x8": TINY.model_copy(update={"levels": 3})}
 
 
 def filled(scale: int) -> Hcflow:
     """Weights by name, reproducible on any machine, and no part of the flow the identity."""
-    config = HcflowConfig(**{**FLOWS[f"x{scale}"], "blocks": (1, 1)})
-    model = Hcflow(config).eval()
+    model = Hcflow(FLOWS[f"x{scale}"]).eval()
     for i, (name, p) in enumerate(sorted(model.named_parameters())):
         drawn = torch.randn(p.shape, generator=torch.Generator().manual_seed(i))
         with torch.no_grad():
@@ -44,7 +46,7 @@ def pair(scale: int, size: int = 16) -> tuple[Tensor, Tensor]:
 
 def latents(model: Hcflow, batch: int = 2, size: int = 16) -> list[Tensor]:
     generator = torch.Generator().manual_seed(1)
-    return [0.8 * torch.randn(batch, *s, generator=generator) for s in model.shapes(size)]
+    return [0.8 * torch.randn(batch, *s, generator=generator) for s in model.shapes((size, size))]
 
 
 def jacobian_log_det(function, x: Tensor) -> float:
@@ -126,7 +128,7 @@ def test_the_official_networks_figures(scale: int) -> None:
 
 
 def test_bits_per_dimension_of_a_uniform_density() -> None:
-    model = Hcflow(HcflowConfig(**{**FLOWS["x4"], "blocks": (1, 1)}))
+    model = Hcflow(FLOWS["x4"])
     assert model.bits_per_dimension(torch.zeros(1), 768).item() == pytest.approx(8)
 
 
@@ -173,7 +175,7 @@ def test_the_pixel_term_has_its_temperature(tau: float) -> None:
     x, y = torch.rand(2, 3, 16, 16), torch.rand(2, 3, 4, 4)
     with torch.no_grad():
         terms = [float(module(x, y, BatchNoise(s, 2, slice(0, 2), torch.device("cpu")))["pixel"]) for s in (0, 1)]
-        mode = module.model.generate(y, [torch.zeros(2, *s) for s in module.model.shapes(16)]).clamp(0, 1)
+        mode = module.model.generate(y, [torch.zeros(2, *s) for s in module.model.shapes((16, 16))]).clamp(0, 1)
     at_zero = float((mode - x).abs().mean())
     assert (terms[0] == terms[1] == pytest.approx(at_zero, abs=1e-6)) == (tau == 0)  # at 0 there is no noise in it
 
@@ -187,8 +189,7 @@ def weights(tmp_path: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("scale", [4, 8])
 def test_samples_of_an_image_share_its_features(weights: dict[str, str], scale: int) -> None:
-    method = HcflowMethod(FLOWS, weights, batch=2)
-    method.prepare(Bicubic(16, scale), torch.device("cpu"))
+    method = HcflowMethod(FLOWS, weights, compute=Compute(rows=2)).prepare(Bicubic(16, scale))
     _, y = pair(scale)
     many = method.sample(y, 3, 0.8, Noise(0, ["a", "b"], range(3)))
     one = method.sample(y[1:], 1, 0.8, Noise(0, ["b"], [2]))
@@ -200,22 +201,27 @@ def test_samples_of_an_image_share_its_features(weights: dict[str, str], scale: 
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"batch": 0}, "batch=0"),
-        ({"weights": {"x4": None}}, r"no weights for x4: train them"),
+        ({"compute": {"rows": 0}}, r"compute\.rows=0 is wrong"),
+        ({"weights": {"x4": None}}, r"no weights for x4: train it"),
         ({"weights": {"x4": "nowhere.pth"}}, r"nowhere\.pth do not exist"),
-        ({"flow": {"x8": FLOWS["x8"]}}, "scale=4 has no flow"),
+        ({"flow": {"x8": FLOWS["x8"]}}, "hcflow has no flow for x4"),
+        (
+            {"flow": {"x4": {"level": 2}}},
+            r"methods\.hcflow\.flow\.x4\.level is no setting of hcflow",
+        ),
         ({"flow": {"x4": FLOWS["x8"]}}, "3 levels is for x8, not x4"),
-        ({"flow": {"x4": {**FLOWS["x4"], "hidden": 9}}}, "does not fit the network"),
+        ({"flow": {"x4": TINY.model_copy(update={"hidden": 9})}}, "does not fit the network"),
     ],
 )
 def test_bad_settings_are_one_sentence(weights: dict[str, str], settings: dict, sentence: str) -> None:
+    values = {"flow": FLOWS, "weights": weights, **settings}
     with pytest.raises(BenchError, match=sentence):
-        HcflowMethod(**{"flow": FLOWS, "weights": weights, **settings}).prepare(Bicubic(16, 4), torch.device("cpu"))
+        build(HcflowMethod, values, "methods.hcflow", "hcflow").prepare(Bicubic(16, 4))
 
 
 def test_official_checkpoints_load(tmp_path: Path) -> None:
     torch.save(filled(8).state_dict(), tmp_path / "official.pth")
-    model = Hcflow(HcflowConfig(**{**FLOWS["x8"], "blocks": (1, 1)}))
+    model = Hcflow(FLOWS["x8"])
     load_weights(model, tmp_path / "official.pth")
     names = model.state_dict()
     assert "flow.layers.1.affine.f.conv1.actnorm.logs" in names

@@ -10,8 +10,10 @@ from safetensors.torch import save_file
 from bench.contract import Noise
 from bench.errors import BenchError
 from bench.operators.bicubic import Bicubic
+from bench.settings import build
 from bench.training.trainable import BatchNoise
-from methods.sr3.method import Sr3, load_weights
+from methods.sr3.checkpoints import load_weights
+from methods.sr3.method import Sr3
 from methods.sr3.sampler import make_scheduler, sample, signal_levels
 from methods.sr3.training import Sr3Training
 from methods.sr3.unet import Sr3Config, Sr3Unet
@@ -91,7 +93,7 @@ def test_the_loss_of_a_network_that_predicts_nothing() -> None:
     """The mean absolute value of a standard normal is sqrt(2 / pi); "sum" multiplies by the number of elements."""
     losses = {}
     for reduction in ("mean", "sum"):
-        module = Sr3Training(TINY, scale=4, reduction=reduction)
+        module = Sr3Training(Sr3Config(**TINY), scale=4, reduction=reduction)
         for p in module.network.final_conv.parameters():
             torch.nn.init.zeros_(p)
         noise = BatchNoise(0, 8, slice(0, 8), torch.device("cpu"))
@@ -101,7 +103,8 @@ def test_the_loss_of_a_network_that_predicts_nothing() -> None:
 
 
 def test_a_velocity_network_and_patches_train() -> None:
-    module = Sr3Training({**TINY, "patch": 2, "prediction": "velocity", "attention": [8]}, scale=4)
+    config = Sr3Config(**{**TINY, "patch": 2, "prediction": "velocity", "attention": [8]})
+    module = Sr3Training(config, scale=4)
     noise = BatchNoise(0, 2, slice(0, 2), torch.device("cpu"))
     module(torch.rand(2, 3, 32, 32), torch.rand(2, 3, 8, 8), noise)["loss"].backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in module.trained().values())
@@ -117,16 +120,15 @@ def weights(tmp_path: Path) -> Path:
 
 
 def make(path: Path, **settings) -> Sr3:
-    method = Sr3(**{"unet": TINY, "weights": {"x4": str(path)}, "steps": 4, **settings})
-    method.prepare(Bicubic(32, 4), torch.device("cpu"))
-    return method
+    values = {"unet": TINY, "weights": {"x4": str(path)}, "steps": 4, **settings}
+    return build(Sr3, values, "methods.sr3", "sr3").prepare(Bicubic(32, 4))
 
 
 def test_projection_removes_the_colour_shift(weights: Path) -> None:
     d, y = Bicubic(32, 4), 0.25 + 0.5 * torch.rand(1, 3, 8, 8)
     shift = {}
     for project in (True, False):
-        x = make(weights, project=project, batch=2).sample(y, 2, None, Noise(0, ["a"], range(2)))
+        x = make(weights, project=project, compute={"rows": 2}).sample(y, 2, None, Noise(0, ["a"], range(2)))
         assert x.shape == (1, 2, 3, 32, 32)
         shift[project] = (d.forward(x) - y[:, None]).mean((3, 4)).abs().max()
     assert shift[True] < shift[False]
@@ -135,18 +137,18 @@ def test_projection_removes_the_colour_shift(weights: Path) -> None:
 def test_channels_last_and_batches_keep_the_result(weights: Path) -> None:
     y = torch.rand(2, 3, 8, 8)
     one = make(weights).sample(y, 2, None, Noise(0, ["a", "b"], range(2)))
-    for settings in ({"batch": 3}, {"channels_last": True}):
-        other = make(weights, **settings).sample(y, 2, None, Noise(0, ["a", "b"], range(2)))
+    for settings in ({"rows": 3}, {"channels_last": True}):
+        other = make(weights, compute=settings).sample(y, 2, None, Noise(0, ["a", "b"], range(2)))
         torch.testing.assert_close(other, one, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"steps": 1}, "steps=1 is outside"),
-        ({"batch": 0}, "batch=0"),
-        ({"sampler": "euler"}, "sampler=euler is not one of"),
-        ({"weights": {"x8": "a"}}, r"no weights for x4: train them with .* scale=4"),
+        ({"steps": 1}, "steps=1 is wrong: it should be greater than or equal to 2"),
+        ({"compute": {"rows": 0}}, r"compute\.rows=0 is wrong"),
+        ({"sampler": "euler"}, "sampler=euler is wrong: it should be 'ancestral' or 'ddim'"),
+        ({"weights": {"x8": "a"}}, r"no weights for x4: train it with .* scale=4"),
         ({"weights": {"x4": "nowhere.pth"}}, r"nowhere\.pth do not exist"),
         ({"unet": {**TINY, "channels": 64}}, "does not fit the network"),
         ({"unet": {**TINY, "size": 64}}, "images of 64 pixels"),

@@ -1,0 +1,156 @@
+"""The text of ``--help`` for the commands that hydra composes, from the descriptions of their settings."""
+
+from __future__ import annotations
+
+import importlib.util
+import textwrap
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.config import PLUGINS, FigureConfig, RunConfig
+from bench.paper.config import ReproduceConfig
+from bench.registry import plugin_config_dirs
+from bench.settings import Settings, describe
+from bench.training.config import TrainConfig
+
+WIDTH = 120
+FOOTER = """\
+Add --cfg job to see the whole configuration, that of the chosen methods included, and --multirun to run one job per
+combination of comma-separated values.
+"""
+
+
+@dataclass(frozen=True)
+class Help:
+    """What is said of one command: its usage and examples, the groups that it chooses from, its settings."""
+
+    usage: str
+    groups: tuple[str, ...]
+    settings: tuple[type[Settings], ...]
+    defaults: tuple[str, ...] = ()
+
+
+RUN_GROUPS = ("methods", "dataset", "operator")
+COMMANDS = {
+    "run": Help(
+        """\
+Usage: python -m bench run [KEY=VALUE ...]     run the benchmark and write its tables
+
+Examples:
+  python -m bench run methods=[bicubic] scale=8
+  python -m bench run methods=[bicubic] scale=[4,8] dataset=portraits256 out=results/runs/portraits
+  python -m bench run methods=[bicubic] dataset=folder dataset.path=my_images limit=20
+  python -m bench run methods=[bicubic] operator=average operator.sigma=0.05
+  python -m bench run methods=[bicubic] 'variants={dps20: {method: dps, steps: 20}, dps100: {method: dps}}'
+  python -m bench run --multirun methods=[bicubic] seed=0,1,2
+""",
+        RUN_GROUPS,
+        (RunConfig,),
+        ("methods=[bicubic]", "dataset=synthfaces", "operator=bicubic"),
+    ),
+    "check": Help(
+        """\
+Usage: python -m bench check method=NAME [KEY=VALUE ...]     test a method against the contract, at one scale
+
+Examples:
+  python -m bench check method=bicubic
+  python -m bench check method=dps scale=8 methods.dps.steps=20
+""",
+        RUN_GROUPS,
+        (RunConfig,),
+        ("scale=4", "limit=2", "dataset=synthfaces", "operator=bicubic"),
+    ),
+    "reproduce": Help(
+        """\
+Usage: python -m bench reproduce PART [KEY=VALUE ...]
+
+PART is paper (all), table1, table2, figure1, figure3, figure4, figure5, figure6 or plots.
+
+Examples:
+  python -m bench reproduce paper dataset.path=ffhq-256.npy methods.cvdvae_ffhq256.low_weights.x8=low_x8.safetensors
+  python -m bench reproduce paper dataset=synthfaces limit=48
+  python -m bench reproduce table1 dataset=portraits256 plan=true
+""",
+        (*RUN_GROUPS, "protocol"),
+        (ReproduceConfig, RunConfig),
+        ("dataset=ffhq256", "protocol=paper", "apd_images=500"),
+    ),
+    "train": Help(
+        """\
+Usage: python -m bench train method=NAME [KEY=VALUE ...]
+
+NAME is one of the recipes, which change the settings below: configs/recipe/.
+
+Examples:
+  python -m bench train method=vdvae dataset=shipped budget=2h
+  python -m bench train method=cvdvae scale=8 dataset=shipped method.network.prior_weights=prior.safetensors
+  torchrun --nproc-per-node=4 -m bench train method=vdvae dataset=ffhq256 dataset.path=ffhq-256.npy budget=48h*4
+""",
+        ("recipe", "dataset"),
+        (TrainConfig,),
+        ("dataset=synthfaces",),
+    ),
+    "figure": Help(
+        """\
+Usage: python -m bench figure NAME [KEY=VALUE ...]
+
+Examples:
+  python -m bench figure uk
+  python -m bench figure uk network/vdvae@study.prior=ffhq256 study.prior_weights=ffhq256-iter-1700000-model-ema.th
+""",
+        ("study",),
+        (FigureConfig,),
+    ),
+}
+
+
+def help_text(command: str) -> str:
+    """What ``python -m bench COMMAND --help`` prints."""
+    about = COMMANDS[command]
+    lines = [about.usage, "Groups (group=option):"]
+    for group in about.groups:
+        name = {"recipe": "method"}.get(group, group)
+        lines.append(_wrapped(f"  {name}", ", ".join(options(group))))
+    networks = [f"{group}@KEY" for group in sorted(networks_and_compute())]
+    if command != "check":
+        lines.append(_wrapped("  shapes", f"{', '.join(networks)}, as network/unet@methods.dps.unet=ffhq256"))
+    if about.defaults:
+        lines.append(f"\nBy default: {' '.join(about.defaults)}")
+    lines.append("\nSettings (key=value, with their defaults):")
+    rows = [row for settings in about.settings for row in describe(settings)]
+    width = min(max(len(key) for key, _, _ in rows), 26)
+    lines += [_row(key, kind, text, width) for key, kind, text in rows]
+    return "\n".join([*lines, "", FOOTER])
+
+
+def options(group: str) -> list[str]:
+    """Names of the yaml files of a group, those of installed plugins included."""
+    return sorted({path.stem for folder in config_folders() for path in (folder / group).glob("*.yaml")})
+
+
+def networks_and_compute() -> set[str]:
+    """Groups that are put somewhere else than under their own name."""
+    found = {f"network/{p.name}" for folder in config_folders() for p in (folder / "network").glob("*") if p.is_dir()}
+    return found | {"compute"}
+
+
+def config_folders() -> Iterator[Path]:
+    """Folders of yaml files, without importing what is in them."""
+    spec = importlib.util.find_spec("configs")
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        yield Path(folder)
+    for group in PLUGINS:
+        yield from map(Path, plugin_config_dirs(group))
+
+
+def _row(key: str, kind: str, text: str, width: int) -> str:
+    return _wrapped(f"  {key:<{width}}", f"{text} ({kind})" if text else kind, width + 4)
+
+
+def _wrapped(head: str, text: str, indent: int = 12) -> str:
+    """A head and a text beside it, or below where the head is long."""
+    padded = f"{head:<{indent}}"
+    first = padded if len(padded) <= indent else f"{head}\n{' ' * indent}"
+    body = textwrap.wrap(text, WIDTH - indent) or [""]
+    return first + f"\n{' ' * indent}".join(body)
