@@ -8,12 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.config import MethodConfig, merge, method_config, resolve_device, search_path
+from bench.config import MethodConfig, merge, method_config, plain, resolve_device, search_path
 from bench.contract import Facts, Method, Noise, methods
 from bench.errors import BenchError, near_matches
 from bench.operators import Operator, make_operator
 from bench.settings import build
-from bench.values import plain
 
 PROBE = 64
 """Side, about, of the images for which an operator is built to see whether the method does it."""
