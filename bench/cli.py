@@ -41,6 +41,7 @@ Commands:
   data      list the datasets and how to get them
   operators list the operators, y = A x + sigma n
   weights   list, download or take local files of known checkpoints  [get NAME | add NAME FILE]
+  new       write a method, metric, dataset or operator to begin with KIND NAME [--package FOLDER]
 
 Examples:
   python -m bench run methods=[bicubic] scale=8
@@ -267,6 +268,12 @@ def _weights(words: list[str]) -> int:
     return 0
 
 
+def _new(words: list[str]) -> int:
+    from bench import new
+
+    return new.command(words)
+
+
 def _parser(command: str, description: str) -> argparse.ArgumentParser:
     return argparse.ArgumentParser(prog=f"python -m bench {command}", description=description)
 
@@ -283,6 +290,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "data": _list("data"),
     "operators": _list("operators"),
     "weights": _weights,
+    "new": _new,
 }
 CHOICES = {"train": "recipe=vdvae", "figure": "study=uk"}
 """What a command needs before its settings can be completed."""

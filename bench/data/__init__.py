@@ -77,10 +77,7 @@ class Dataset(ABC):
 
     def content(self, index: int) -> str:
         """Return the sha256 of an image: of its pixels, shape and dtype."""
-        image = self.load(index)
-        digest = hashlib.sha256(f"{image.shape} {image.dtype.str}".encode())
-        digest.update(np.ascontiguousarray(image).tobytes())
-        return digest.hexdigest()
+        return content_of(self.load(index))
 
     def fingerprint(self, indices: Sequence[int]) -> str:
         """Return a hash that differs where one of these images differs; what is kept of them is kept under it.
@@ -101,6 +98,13 @@ class Dataset(ABC):
             return self.content(index)
         except ImageError:
             return f"broken {self.ids[index]}"
+
+
+def content_of(image: np.ndarray) -> str:
+    """Return the sha256 of an image: of its pixels, shape and dtype."""
+    digest = hashlib.sha256(f"{image.shape} {image.dtype.str}".encode())
+    digest.update(np.ascontiguousarray(image).tobytes())
+    return digest.hexdigest()
 
 
 class Numbered(Sequence[str]):
