@@ -64,7 +64,7 @@ class TrainConfig(Settings):
         (0.9, 0.9), help="of AdamW"
     )
     weight_decay: float = setting(0.0, ge=0, help="of AdamW")
-    warmup: int = setting(100, ge=0, help="steps")
+    warmup: int = setting(100, ge=0, help="steps in which the learning rate rises")
     schedule: Literal["constant", "cosine", "plateau"] = setting(
         "constant",
         help="cosine: to zero at `steps`; plateau: x 0.1 after `patience` validations without 1% of improvement",
@@ -86,9 +86,9 @@ class TrainConfig(Settings):
     pool: int = setting(30000, ge=1, help="training images at most; made or read once and kept in the cache folder")
     val: int = setting(128, ge=1, help="validation images at most")
     flip: bool = setting(True, help="mirror half of the training images")
-    log_every: int = setting(50, ge=1, help="steps")
-    val_every: int = setting(1000, ge=1, help="steps")
-    save_every: float = setting(120.0, gt=0, help="seconds")
+    log_every: int = setting(50, ge=1, help="steps between entries of the log")
+    val_every: int = setting(1000, ge=1, help="steps between validations")
+    save_every: float = setting(120.0, ge=0, help="seconds between checkpoints; 0 for one at every step")
 
 
 def read_training(cfg: DictConfig) -> tuple[Trainable, TrainConfig]:
