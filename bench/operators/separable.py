@@ -135,7 +135,7 @@ def apply_matrices(left: Tensor, right: Tensor, x: Tensor) -> Tensor:
         return left @ x @ right.T
 
 
-MATMUL = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
+MATMUL = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)  # type: ignore[attr-defined]
 """Where the precision of products is kept, whichever of PyTorch's interfaces has set it."""
 
 
