@@ -230,6 +230,8 @@ class Method(ABC):
         import torch
 
         self._check_input(y, n, tau)
+        y = y.detach()
+        self._check_observed(y)
         if noise is None:
             noise = Noise.of_content(y, n)
         elif (len(noise.ids), len(noise.samples)) != (len(y), n):
@@ -239,6 +241,7 @@ class Method(ABC):
         with torch.no_grad():
             x = self.draw(y, n, (1.0 if tau is None else float(tau)) if self.facts.uses_tau else None, noise)
         self._check_output(x, len(y), n)
+        self._check_range(x)
         return x.detach()
 
     @abstractmethod
@@ -284,6 +287,12 @@ class Method(ABC):
             raise BenchError(f"{name} expects y as torch.float32 on {self.device}, got {y.dtype} on {y.device}.")
         if len(y) < 1 or isinstance(n, bool) or not isinstance(n, int) or n < 1:
             raise BenchError(f"{name} needs one image and one sample at least, got {len(y)} and n={n}.")
+        if tau is not None and self.facts.uses_tau and not 0 < tau <= 1:
+            raise BenchError(f"tau={tau} is not a number above 0 and up to 1.")
+
+    def _check_observed(self, y: Tensor) -> None:
+        """Check the values of y."""
+        name = type(self).__name__
         if not y.isfinite().all():
             raise BenchError(f"{name} was given an observation that is NaN or infinite.")
         if (r := self.operator.range) is not None and not self.operator.sigma:
@@ -292,8 +301,6 @@ class Method(ABC):
                 raise BenchError(
                     f"{name} expects y between {r[0]:g} and {r[1]:g}, got values from {low:.3g} to {high:.3g}."
                 )
-        if tau is not None and self.facts.uses_tau and not 0 < tau <= 1:
-            raise BenchError(f"tau={tau} is not a number above 0 and up to 1.")
 
     def _check_output(self, x: Tensor, images: int, n: int) -> None:
         import torch
@@ -308,6 +315,10 @@ class Method(ABC):
                 f"{name} broke the contract: it returned {x.dtype} on {x.device}, expected torch.float32 on "
                 f"{self.device}."
             )
+
+    def _check_range(self, x: Tensor) -> None:
+        """Check the values of samples."""
+        name = type(self).__name__
         if self.operator.range is None:
             return
         low, high = self.operator.range

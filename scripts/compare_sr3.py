@@ -11,13 +11,11 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from methods.sr3.sampler import BETAS, make_scheduler, sample
+from methods.sr3.sampler import BETAS, TRAIN_STEPS, sample, sampling_levels
 from methods.sr3.unet import Sr3Config, Sr3Unet
 from scripts.side_by_side import compare_speed, error
 
@@ -53,10 +51,7 @@ def main() -> None:
     diffusion = GaussianDiffusion(theirs, config.size)
     schedule = {"schedule": "linear", "n_timestep": 2000, "linear_start": BETAS[0], "linear_end": BETAS[1]}
     diffusion.set_new_noise_schedule(schedule, torch.device("cpu"))
-    whole = make_scheduler(2000)
-    scheduler: Any = SimpleNamespace(  # the first steps, where there is no time for all
-        timesteps=whole.timesteps[: arguments.steps], alphas_cumprod=whole.alphas_cumprod, step=whole.step
-    )
+    levels = sampling_levels(TRAIN_STEPS)[: arguments.steps + 1]  # the first steps, where there is no time for all
     noise = torch.Generator()
     real = torch.randn_like
 
@@ -65,7 +60,7 @@ def main() -> None:
         torch.randn_like = lambda like: torch.randn(like.shape, generator=noise)  # type: ignore[assignment]
         image = x[:1].clone()
         try:
-            for t in scheduler.timesteps.tolist():
+            for t in range(TRAIN_STEPS - 1, TRAIN_STEPS - 1 - arguments.steps, -1):
                 image = diffusion.p_sample(image, t, condition_x=condition[:1])
         finally:
             torch.randn_like = real
@@ -73,7 +68,7 @@ def main() -> None:
 
     def mine() -> Tensor:
         generator = torch.Generator().manual_seed(3)
-        return sample(ours, scheduler, condition[:1], x[:1].clone(), [generator])
+        return sample(ours, levels, condition[:1], x[:1].clone(), [generator])
 
     print(f"trajectory of {arguments.steps} steps, {arguments.size}, per step at batch 1")
     print(compare_speed(reference, mine, arguments.repeats, arguments.steps))

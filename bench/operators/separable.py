@@ -139,14 +139,18 @@ def apply_matrices(left: Tensor, right: Tensor, x: Tensor) -> Tensor:
         return left @ x @ right.T
 
 
+MATMUL = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)  # type: ignore[attr-defined]
+"""Where the precision of products is kept, whichever of PyTorch's interfaces has set it."""
+
+
 class exact_products:  # noqa: N801 -- a context manager
     """Matrix products in full float32 within, whatever the global precision is."""
 
     def __enter__(self) -> None:
-        self._before = torch.get_float32_matmul_precision()
-        if self._before != "highest":
-            torch.set_float32_matmul_precision("highest")
+        self._before = [backend.fp32_precision for backend in MATMUL]
+        for backend in MATMUL:
+            backend.fp32_precision = "ieee"
 
     def __exit__(self, *_: object) -> None:
-        if self._before != "highest":
-            torch.set_float32_matmul_precision(self._before)
+        for backend, before in zip(MATMUL, self._before, strict=True):
+            backend.fp32_precision = before

@@ -13,7 +13,7 @@ from bench.contract import Facts, Noise, register_method
 from bench.network import NetworkMethod, check_scale
 from bench.operators.bicubic import enlarge
 from methods.sr3.checkpoints import load_weights
-from methods.sr3.sampler import TRAIN_STEPS, SamplerName, make_scheduler, sample
+from methods.sr3.sampler import TRAIN_STEPS, SamplerName, sample, sampling_levels
 from methods.sr3.unet import Sr3Config, Sr3Unet
 
 
@@ -39,6 +39,7 @@ class Sr3(NetworkMethod):
         evaluations=2000,
         citation="Saharia et al. 2021 (github:Janspiry/Image-Super-Resolution-via-Iterative-Refinement)",
         weights_licence="MIT (shipped)",
+        version=2,
     )
 
     def __init__(
@@ -77,10 +78,10 @@ class Sr3(NetworkMethod):
         """Sample; see :func:`methods.sr3.sampler.sample`. There is no temperature."""
         start = noise.normal(3, *self.operator.size).flatten(0, 1)
         condition = (2 * enlarge(y, self.operator.size) - 1).repeat_interleave(n, 0)
-        scheduler = make_scheduler(self.steps, self.sampler)
+        levels = sampling_levels(self.steps)
         with self.autocast():
             parts = [
-                sample(self.network, scheduler, condition[part], start[part], noise.streams[part])
+                sample(self.network, levels, condition[part], start[part], noise.streams[part], self.sampler)
                 for part in self.pieces(len(start))
             ]
         return self.finish((torch.cat(parts) + 1) / 2, y)

@@ -1,12 +1,17 @@
-"""Sampling of SR3 on diffusers' schedulers: ancestral, with all 2000 steps or respaced, or deterministic (DDIM)."""
+"""Sampling of SR3: ancestral, with all 2000 steps or fewer of them, or deterministic (DDIM).
+
+Sources: Saharia et al. 2021, algorithm 2; Song et al., ICLR 2021, eq. 12 with eta 1 and 0. The images predicted on the
+way are kept within [-1, 1], as in the public implementation.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal
 
+import numpy as np
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler
 from torch import Tensor, nn
 
 TRAIN_STEPS = 2000
@@ -18,59 +23,49 @@ SamplerName = Literal["ancestral", "ddim"]
 
 def signal_levels() -> Tensor:
     """sqrt(alpha_bar) after 0, 1, ... 2000 steps, float64 [2001]."""
-    return torch.cat([torch.ones(1, dtype=torch.float64), torch.cumprod(1 - _betas(), 0)]).sqrt()
+    beta = torch.linspace(*BETAS, TRAIN_STEPS, dtype=torch.float64)
+    return torch.cat([torch.ones(1, dtype=torch.float64), torch.cumprod(1 - beta, 0)]).sqrt()
 
 
-def _betas() -> Tensor:
-    return torch.linspace(*BETAS, TRAIN_STEPS, dtype=torch.float64)
-
-
-def make_scheduler(steps: int, sampler: SamplerName = "ancestral") -> DDPMScheduler | DDIMScheduler:
-    """`steps` of the 2000 steps, evenly spaced; predicted images are kept within [-1, 1]."""
-    common = {
-        "num_train_timesteps": TRAIN_STEPS,
-        "beta_start": BETAS[0],
-        "beta_end": BETAS[1],
-        "beta_schedule": "linear",
-        "clip_sample": True,
-        "timestep_spacing": "linspace",
-    }
-    if sampler == "ddim":
-        scheduler = DDIMScheduler(**common, set_alpha_to_one=True)
-    else:
-        scheduler = DDPMScheduler(**common, variance_type="fixed_small")
-    # in diffusers' float32, 1 - 1e-6 has an error of 6% in what matters
-    scheduler.betas = _betas()
-    scheduler.alphas = 1 - scheduler.betas
-    scheduler.alphas_cumprod = torch.cumprod(scheduler.alphas, 0)
-    scheduler.set_timesteps(steps)
-    return scheduler
+def sampling_levels(steps: int) -> list[float]:
+    """alpha_bar of `steps` levels, evenly spaced from the noisiest of the 2000 to the cleanest, and 1 (no noise)."""
+    kept = np.cumprod(1 - np.linspace(*BETAS, TRAIN_STEPS))
+    return [*kept[np.linspace(TRAIN_STEPS - 1, 0, steps).round().astype(int)].tolist(), 1.0]
 
 
 @torch.no_grad()
 def sample(
     network: nn.Module,
-    scheduler: DDPMScheduler | DDIMScheduler,
+    levels: Sequence[float],
     condition: Tensor,
     start: Tensor,
     generators: Sequence[torch.Generator],
+    sampler: SamplerName = "ancestral",
 ) -> Tensor:
     """Sample x given the upsampled observation.
 
     Args:
         network: as :class:`methods.sr3.unet.Sr3Unet`.
-        scheduler: from :func:`make_scheduler`.
-        condition: bicubic upsample of y, [B, 3, H, H] in [-1, 1].
-        start: standard normal x_T [B, 3, H, H].
-        generators: one per row, for the noise of the ancestral steps.
+        levels: alpha_bar of `start` and after every step, from :func:`sampling_levels`.
+        condition: bicubic upsample of y, [B, 3, H, W] in [-1, 1].
+        start: standard normal x_T [B, 3, H, W].
+        generators: one per row, for the noise of the ancestral steps; "ddim" draws nothing.
+        sampler: "ancestral" or "ddim".
 
     Returns:
-        all B images, [B, 3, H, H] in [-1, 1] or a little beyond.
+        all B images, [B, 3, H, W] in [-1, 1].
 
     """
-    levels = scheduler.alphas_cumprod.sqrt().float().to(start.device)
     x = start
-    for t in scheduler.timesteps:
-        noise = network(x, condition, levels[t].expand(len(x)))
-        x = scheduler.step(noise, t, x, generator=list(generators)).prev_sample
+    for now, then in pairwise(levels):  # every step ends at the very level where the next one begins
+        noise = network(x, condition, torch.full((len(x),), now**0.5, device=x.device))
+        clean = ((x - (1 - now) ** 0.5 * noise) / now**0.5).clamp(-1, 1)
+        if sampler == "ddim":
+            x = then**0.5 * clean + (1 - then) ** 0.5 * noise
+            continue
+        kept = now / then
+        x = then**0.5 * (1 - kept) / (1 - now) * clean + kept**0.5 * (1 - then) / (1 - now) * x
+        if then < 1:
+            drawn = torch.stack([torch.randn(x.shape[1:], generator=g) for g in generators]).to(x.device)
+            x = x + ((1 - then) / (1 - now) * (1 - kept)) ** 0.5 * drawn
     return x

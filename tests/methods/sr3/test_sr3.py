@@ -1,11 +1,13 @@
 """The sampler against a known distribution, the loss against closed forms, the network against the public one."""
 
 import math
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import Tensor
 
 from bench.contract import Noise
 from bench.errors import BenchError
@@ -14,7 +16,7 @@ from bench.settings import build
 from bench.training.trainable import BatchNoise
 from methods.sr3.checkpoints import load_weights
 from methods.sr3.method import Sr3
-from methods.sr3.sampler import make_scheduler, sample, signal_levels
+from methods.sr3.sampler import sample, sampling_levels, signal_levels
 from methods.sr3.training import Sr3Training
 from methods.sr3.unet import Sr3Config, Sr3Unet
 
@@ -52,7 +54,7 @@ def generators(n: int) -> list[torch.Generator]:
 def test_the_exact_network_gives_the_data_distribution(sampler: str) -> None:
     start = torch.randn(64, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     condition = torch.full_like(start, 0.3)
-    x = sample(ExactNetwork(0.1), make_scheduler(2000, sampler), condition, start, generators(64))
+    x = sample(ExactNetwork(0.1), sampling_levels(2000), condition, start, generators(64), sampler)
     assert x.mean().item() == pytest.approx(0.3, abs=0.01)
     assert x.std().item() == pytest.approx(0.1, rel=0.05)
 
@@ -74,19 +76,86 @@ def test_the_schedule_is_the_published_one() -> None:
     assert len(levels) == 2001
     beta = [1e-6 + (1e-2 - 1e-6) * i / 1999 for i in range(2000)]
     assert levels[-1].item() == pytest.approx(math.exp(0.5 * sum(math.log1p(-b) for b in beta)), rel=1e-9)
-    assert make_scheduler(2000).alphas_cumprod[0].item() == pytest.approx(1 - 1e-6, abs=1e-12)
+    assert sampling_levels(2000)[-2:] == [pytest.approx(1 - 1e-6, abs=1e-12), 1]
 
 
 def test_ddim_is_deterministic_and_a_batch_gives_every_image() -> None:
     network = filled(Sr3Config(**TINY))
     start, condition = torch.randn(3, 3, 32, 32), torch.rand(3, 3, 32, 32)
-    scheduler = make_scheduler(4, "ddim")
-    batch = sample(network, scheduler, condition, start, generators(3))
-    again = sample(network, scheduler, condition, start, [torch.Generator().manual_seed(9)] * 3)
-    torch.testing.assert_close(batch, again)
-    last = sample(network, scheduler, condition[2:], start[2:], generators(1))
+    batch = sample(network, sampling_levels(4), condition, start, [], "ddim")
+    last = sample(network, sampling_levels(4), condition[2:], start[2:], [], "ddim")
     torch.testing.assert_close(batch[2:], last, atol=1e-4, rtol=0)
     assert (batch[0] - batch[1]).abs().max() > 0.1
+
+
+STEPS = (2, 3, 7, 10, 50, 2000)
+
+
+@pytest.mark.parametrize("steps", STEPS)
+def test_the_levels_run_from_the_noisiest_to_the_cleanest(steps: int) -> None:
+    """Those of diffusers' "linspace": the 2000 steps from the last to the first, evenly spaced, rounded."""
+    alpha_bar = signal_levels().square()
+    stride = 1999 / (steps - 1)
+    expected = [float(alpha_bar[1 + round(1999 - i * stride)]) for i in range(steps)]
+    levels = sampling_levels(steps)
+    assert levels[:-1] == pytest.approx(expected, rel=1e-12)
+    ends = [levels[0], levels[-2], levels[-1]]
+    assert ends == pytest.approx([float(alpha_bar[-1]), float(alpha_bar[1]), 1.0], rel=1e-12)
+    assert all(b > a for a, b in pairwise(levels))
+
+
+class Knows(torch.nn.Module):
+    """The exact noise of the noisy image of a known clean one, and the levels and images it was asked about.
+
+    The level that it is told is float32, in which 1 - 1e-6 has an error of 6% in the noise: it knows the exact ones.
+    """
+
+    def __init__(self, x0: Tensor, levels: list[float]) -> None:
+        super().__init__()
+        self.x0, self.levels = x0, levels
+        self.asked: list[tuple[float, Tensor]] = []
+
+    def forward(self, x, condition, level):
+        kept = self.levels[len(self.asked)]
+        self.asked.append((float(level[0]), x))
+        return (x - kept**0.5 * self.x0) / (1 - kept) ** 0.5
+
+
+@pytest.mark.parametrize("steps", [s for s in STEPS if s < 2000])
+def test_ddim_recovers_the_image_from_any_number_of_steps(steps: int) -> None:
+    """All on one line from the start to the image: what a step leaves is noise of the level that the next one asks."""
+    generator = torch.Generator().manual_seed(0)
+    x0 = torch.rand(2, 3, 8, 8, generator=generator) * 1.8 - 0.9
+    eps = torch.randn(2, 3, 8, 8, generator=generator)
+    levels = sampling_levels(steps)
+    network = Knows(x0, levels)
+    x = sample(network, levels, x0, levels[0] ** 0.5 * x0 + (1 - levels[0]) ** 0.5 * eps, [], "ddim")
+    torch.testing.assert_close(x, x0, atol=1e-5, rtol=0)
+    assert [level for level, _ in network.asked] == pytest.approx([kept**0.5 for kept in levels[:-1]])
+    for kept, (_, asked) in zip(levels[:-1], network.asked, strict=True):
+        torch.testing.assert_close(asked, kept**0.5 * x0 + (1 - kept) ** 0.5 * eps, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("steps", [2, 7, 10, 100])
+def test_ancestral_steps_are_those_of_diffusers(steps: int) -> None:
+    from diffusers import DDPMScheduler
+
+    scheduler = DDPMScheduler(
+        2000, 1e-6, 1e-2, "linear", variance_type="fixed_small", clip_sample=True, timestep_spacing="linspace"
+    )
+    # in diffusers' float32, 1 - 1e-6 has an error of 6% in what matters
+    scheduler.betas = torch.linspace(1e-6, 1e-2, 2000, dtype=torch.float64)
+    scheduler.alphas = 1 - scheduler.betas
+    scheduler.alphas_cumprod = torch.cumprod(scheduler.alphas, 0)
+    scheduler.set_timesteps(steps)
+    start = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    condition = torch.full_like(start, 0.3)
+    network, x, drawn = ExactNetwork(0.1), start, generators(2)
+    for t in scheduler.timesteps:
+        level = scheduler.alphas_cumprod[t].sqrt().float().expand(2)
+        x = scheduler.step(network(x, condition, level), t, x, generator=drawn).prev_sample
+    ours = sample(network, sampling_levels(steps), condition, start, generators(2))
+    torch.testing.assert_close(ours, x, atol=2e-6, rtol=0)
 
 
 def test_the_loss_of_a_network_that_predicts_nothing() -> None:
