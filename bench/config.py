@@ -24,11 +24,9 @@ from bench.settings import Settings, as_text, setting, validate
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-FROZEN = ("dataset", "operator", "n", "seed", "quantise", "metrics")
-"""Keys that change every row: a run directory is made with one value of each."""
 UNNAMED = (
     "device", "batch", "timing", "apd_images", "paper", "figure_images", "save_samples", "save_budget", "stale",
-    "resample",
+    "resample", "metrics",
 )  # fmt: skip
 """Keys that change no row, and so not the name of the default run directory either."""
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
@@ -165,7 +163,7 @@ class RunConfig(Settings):
     paper: bool = setting(False, help="write the paper's figures beside the measured ones (paper.csv, .md, .tex)")
     perceptual: str = setting(
         "auto",
-        help="lpips_alex, lpips_vgg, stlpips_alex or stlpips_vgg; auto takes lpips_alex where its weights are "
+        help="lpips_alex, lpips_vgg or stlpips_alex; auto takes lpips_alex where its weights are "
         "on this machine, else stlpips_alex",
     )
     metrics: Names = setting(
@@ -185,7 +183,7 @@ class RunConfig(Settings):
         """The run directory, whether it is given or follows from the settings."""
         if self.out != Path():
             return self.out
-        named = {k: v for k, v in self.record().items() if k not in UNNAMED} | {"perceptual": self.perceptual}
+        named = {k: v for k, v in self.record().items() if k not in UNNAMED}
         digest = hashlib.sha256(json.dumps(named, sort_keys=True, default=str).encode()).hexdigest()[:8]
         return Path("results/runs") / f"{self.dataset['name']}-{digest}"
 

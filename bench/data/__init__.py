@@ -18,13 +18,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from bench.errors import BenchError, ImageError
 from bench.registry import Registry
 from bench.settings import build
+
+if TYPE_CHECKING:
+    from bench.posterior import GaussianMixture
 
 SPLITS = ("train", "val", "test")
 
@@ -45,10 +48,15 @@ class Dataset(ABC):
     Attributes:
         size: side of every image in pixels.
         ids: a name for each image, unique and the same on every machine: randomness is keyed by it.
+        range: smallest and largest intensity; None for images that are no photographs: nothing is then clipped,
+            rounded or checked, and `load` gives float32.
+        mixture: the distribution of the images where it is known, and with it every posterior; else None.
 
     """
 
     facts: ClassVar[DataFacts]
+    range: tuple[float, float] | None = (0.0, 1.0)
+    mixture: GaussianMixture | None = None
     size: int
     ids: Sequence[str]
 
@@ -57,7 +65,7 @@ class Dataset(ABC):
 
     @abstractmethod
     def load(self, index: int) -> np.ndarray:
-        """Return image `index` as uint8 [size, size, 3]; ImageError if it cannot be used."""
+        """Return image `index` [size, size, 3], uint8, or float32 without a range; ImageError if it cannot be used."""
 
     def load_many(self, indices: Sequence[int]) -> np.ndarray:
         """Return several images as uint8 [N, size, size, 3]; faster than one by one where a dataset is computed."""
@@ -69,10 +77,7 @@ class Dataset(ABC):
 
     def content(self, index: int) -> str:
         """Return the sha256 of an image: of its pixels, shape and dtype."""
-        image = self.load(index)
-        digest = hashlib.sha256(f"{image.shape} {image.dtype.str}".encode())
-        digest.update(np.ascontiguousarray(image).tobytes())
-        return digest.hexdigest()
+        return content_of(self.load(index))
 
     def fingerprint(self, indices: Sequence[int]) -> str:
         """Return a hash that differs where one of these images differs; what is kept of them is kept under it.
@@ -93,6 +98,13 @@ class Dataset(ABC):
             return self.content(index)
         except ImageError:
             return f"broken {self.ids[index]}"
+
+
+def content_of(image: np.ndarray) -> str:
+    """Return the sha256 of an image: of its pixels, shape and dtype."""
+    digest = hashlib.sha256(f"{image.shape} {image.dtype.str}".encode())
+    digest.update(np.ascontiguousarray(image).tobytes())
+    return digest.hexdigest()
 
 
 class Numbered(Sequence[str]):

@@ -50,6 +50,7 @@ class MetricFacts:
         column: suffix of the column's name that tells the factor ("" or "_e4").
         digits: format of the (multiplied) value in tables.
         least_size: shorter side in pixels of the smallest high-resolution images that it is defined for.
+        needs_range: whether it is defined for images in [0, 1] only.
 
     """
 
@@ -64,6 +65,7 @@ class MetricFacts:
     column: str = ""
     digits: str = ".2f"
     least_size: int = 1
+    needs_range: bool = True
 
 
 @dataclass
@@ -114,6 +116,14 @@ class Evaluation:
         if key not in self._shared:
             self._shared[key] = compute()
         return self._shared[key]
+
+    def part(self, rows: slice) -> Evaluation:
+        """Some of the images, with nothing shared yet."""
+        return Evaluation(self.hr[rows], self.y[rows], self.samples[rows], self.operator, self.deterministic)
+
+    def release(self) -> None:
+        """Forget what is shared, to have its memory back."""
+        self._shared.clear()
 
 
 class Metric(ABC):

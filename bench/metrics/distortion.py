@@ -10,6 +10,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+def psnr(x: Tensor, y: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio [M] of images [M, C, H, W] for a peak of 1, as piq computes it, of any intensities."""
+    return -10 * ((x - y).square().mean((1, 2, 3)) + 1e-8).log10()
+
+
 @register_metric("psnr")
 class Psnr(Metric):
     """Peak signal-to-noise ratio over the three colour channels."""
@@ -20,15 +25,14 @@ class Psnr(Metric):
         unit="dB",
         domain="sample",
         range="[0, 80]; piq adds 1e-8 to the mean square error",
-        source="piq.psnr on RGB in [0, 1]",
+        source="as piq.psnr on RGB, peak 1",
         group="Distortion",
+        needs_range=False,
     )
 
     def __call__(self, e: Evaluation) -> Tensor:
         """[B, n] in dB."""
-        import piq
-
-        return e.per_sample(piq.psnr(e.flat, e.hr_repeated, data_range=1.0, reduction="none"))
+        return e.per_sample(psnr(e.flat, e.hr_repeated))
 
 
 @register_metric("ssim")
@@ -64,14 +68,14 @@ class LrPsnr(Metric):
         unit="dB",
         domain="sample",
         range="[0, 80]; piq adds 1e-8 to the mean square error",
-        source="piq.psnr between y and D x",
+        source="as piq.psnr between y and A x",
         group="Consistency",
+        needs_range=False,
     )
 
     def __call__(self, e: Evaluation) -> Tensor:
         """[B, n] in dB."""
-        import piq
-
-        low = e.operator.forward(e.flat).clamp(0, 1)  # the kernel may overshoot [0, 1], which piq refuses
-        y = e.y.repeat_interleave(e.samples.shape[1], 0)
-        return e.per_sample(piq.psnr(low, y, data_range=1.0, reduction="none"))
+        low = e.operator.forward(e.flat)
+        if not e.operator.sigma:  # y has been clipped, and the kernel overshoots
+            low = e.operator.clip(low)
+        return e.per_sample(psnr(low, e.y.repeat_interleave(e.samples.shape[1], 0)))

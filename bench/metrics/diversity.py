@@ -25,6 +25,7 @@ class ApdMse(Metric):
         factor=1e4,
         column="_e4",
         digits=".1f",
+        needs_range=False,
     )
 
     def __call__(self, e: Evaluation) -> Tensor:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +20,17 @@ from bench.data import Dataset
 from bench.errors import BenchError
 from bench.machine import is_out_of_memory, keep_freed_memory, release_memory
 from bench.metrics import Evaluation, load_metrics
-from bench.operators import make_operator, operator_kind
+from bench.operators import operator_kind
 from bench.paper.tables import Entry
+from bench.run.cell import CellKey
 from bench.run.draw import observe
-from bench.run.runner import evaluate, make_method
-from bench.run.store import CellKey, RunDir
+from bench.run.evaluate import evaluate, not_applicable
+from bench.run.samples import PNG_BYTES
+from bench.run.selection import dataset_operator, make_method, prepared_method, selected_images, short_form
+from bench.run.store import RunDir
 from bench.run.timing import time_once
 
-PROBE_STEPS = 5
-"""Steps of an iterative method in the short measurement."""
 BYTES_PER_ROW = 400
-BYTES_PER_PIXEL = 2.5
-"""Of a PNG file."""
 
 
 @dataclass(frozen=True)
@@ -92,13 +90,9 @@ def probe(config: MethodConfig, scale: int, dataset: Dataset, run: RunConfig) ->
     keep_freed_memory()
     try:
         evaluations = make_method(config).evaluations
-        short = config
-        if "steps" in inspect.signature(methods.get(config.name)).parameters and evaluations > PROBE_STEPS:
-            short = replace(config, parameters={**config.parameters, "steps": PROBE_STEPS})
-        method = make_method(short)
-        operator = make_operator(run.operator, scale, dataset.size)
-        method.prepare(operator, device)
-        y = observe(dataset, 0, operator.to("cpu", torch.float64), run.seed)[1][None].to(device)
+        method = prepared_method(run, short_form(config), dataset, scale)
+        exact = dataset_operator(run, dataset, scale).to("cpu", torch.float64)
+        y = observe(dataset, selected_images(run, dataset)[0], exact, run.seed)[1][None].to(device)
         tau = run.taus[0] if facts.uses_tau else None
         seconds = min(time_once(method, y, tau, run.seed) for _ in range(2))
         return Probe(config, scale, seconds * max(evaluations, 1) / max(method.evaluations, 1))
@@ -116,11 +110,13 @@ def probe(config: MethodConfig, scale: int, dataset: Dataset, run: RunConfig) ->
 def metric_seconds(names: Sequence[str], scale: int, dataset: Dataset, run: RunConfig) -> float:
     """Seconds that the metrics of one image with all its samples take."""
     device = torch.device(run.device)
-    loaded = load_metrics(names, device)
-    operator = make_operator(run.operator, scale, dataset.size, device)
-    hr, y = (t[None].to(device) for t in observe(dataset, 0, operator.to("cpu", torch.float64), run.seed))
+    operator = dataset_operator(run, dataset, scale, device)
+    undefined = not_applicable(names, operator)
+    loaded = load_metrics([n for n in names if n not in undefined], device)
+    first = selected_images(run, dataset)[0]
+    hr, y = (t[None].to(device) for t in observe(dataset, first, operator.to("cpu", torch.float64), run.seed))
     noise = Noise(0, ["probe"], range(run.n), device).normal(*hr.shape[1:])
-    e = Evaluation(hr, y, (hr[:, None] + 0.1 * noise).clamp(0, 1), operator)
+    e = Evaluation(hr, y, operator.clip(hr[:, None] + 0.1 * noise), operator)
     evaluate(loaded, e)
     begun = time.perf_counter()
     evaluate(loaded, e)
@@ -151,13 +147,13 @@ def estimate(
         metrics: seconds per image of the metrics, by scale.
 
     """
-    count = min(run.limit or dataset.facts.default_limit or len(dataset), len(dataset))
+    selected = set(selected_images(run, dataset))
     speed = {(p.config.label, p.scale): p.seconds for p in probes}
-    seconds, samples, size = {}, {}, 0.0
+    seconds, samples, size, kept = {}, {}, 0, 0
     for e in entries:
         if e.reason is not None:
             continue
-        missing = count - len(directory.cell(e.key).done() & set(range(count)))
+        missing = len(selected - directory.cell(e.key).done())
         n = 1 if methods.facts(e.method).deterministic else run.n
         samples[e.key] = missing * n
         one = speed[e.key.label, e.key.scale]
@@ -165,8 +161,11 @@ def estimate(
         if directory.cell(e.key).timing is None:  # bench.run.timing: it ends with its budget, or with the largest batch
             calls = run.timing.warmup + run.timing.repeats
             seconds[e.key] += min(max(run.timing.budget, 2 * one), (calls + 4 * run.timing.max_batch) * one)
-        size += samples[e.key] * BYTES_PER_ROW + run.figure_images * n * BYTES_PER_PIXEL * dataset.size**2
-    return Estimate(seconds, samples, round(size))
+        size += samples[e.key] * BYTES_PER_ROW
+        kept += samples[e.key] * PNG_BYTES * dataset.size**2
+    if run.save_samples == "auto":
+        kept = min(kept, run.save_budget)
+    return Estimate(seconds, samples, size + (0 if run.save_samples == "none" else kept))
 
 
 def table(entries: Sequence[Entry], probes: Sequence[Probe], cost: Estimate) -> str:

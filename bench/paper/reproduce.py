@@ -8,32 +8,43 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from bench import weights
-from bench.config import FROZEN
 from bench.contract import methods
 from bench.data import Dataset, make_dataset
-from bench.errors import BenchError
-from bench.machine import device_name, environment
+from bench.errors import BenchError, near_matches
+from bench.machine import device_name
 from bench.metrics import resolve_metrics
 from bench.metrics.perceptual import lpips_weights_missing
 from bench.paper import plan
 from bench.paper.config import PICTURES, TABLES, Reproduction
 from bench.paper.tables import Entry, write_paper_table
-from bench.report.figures import Strip, picture_grid, read_picture, sample_grids, sample_heads, save, strips_of_image
+from bench.report.figures import (
+    Strip,
+    picture_grid,
+    sample_grids,
+    sample_heads,
+    sample_picture,
+    save,
+    strips_of_image,
+)
 from bench.report.plots import write_plots
 from bench.report.tables import write_tables
-from bench.run.pictures import chosen_images, draw_pictures
-from bench.run.runner import part_done, run
-from bench.run.store import CellKey, RunDir
+from bench.run.cell import CellKey
+from bench.run.runner import Session, open_run, part_done
+from bench.run.samples import read_picture
+from bench.run.store import RunDir
 from bench.run.study import done_rows, make_study, write_study
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+FALLBACK = "stlpips_alex"
+"""The perceptual distance where LPIPS' weights cannot be had."""
 
 
 def reproduce(r: Reproduction) -> bool:
@@ -56,6 +67,7 @@ def reproduce(r: Reproduction) -> bool:
             complete = False
     print(f"Device: {r.run.device} ({device_name(r.run.device)}). Results: {r.run.out}.")
     _get_weights(r)
+    asked = r.run.perceptual
     r = _with_perceptual(r)
     if dataset is not None:
         probes, entries = _plan(r, dataset)
@@ -65,16 +77,11 @@ def reproduce(r: Reproduction) -> bool:
     if r.plan_only:
         return complete
     sys.stdout.flush()
-    if r.run.shard is not None:
-        if dataset is None:
-            return False
-        keys = dict.fromkeys(e.key for lines in entries.values() for e in lines if e.reason is None)
-        complete &= run(r.run, keys)[1]
-        print(f"\n{part_done(r.run.shard)}")
-        return complete
     if dataset is not None:
-        complete &= _tables(r, entries)
-        complete &= _pictures(r, dataset, probes)
+        complete &= _run(r, entries, _picture_plans(r, dataset, probes), asked)
+    if r.run.shard is not None:
+        print(f"\n{part_done(r.run.shard)}")
+        return complete and dataset is not None
     if "figure6" in r.parts:
         complete &= _figure6(r)
     if dataset is not None or "figure6" in r.parts:
@@ -105,12 +112,14 @@ def _get_weights(r: Reproduction) -> None:
 
 
 def _with_perceptual(r: Reproduction) -> Reproduction:
-    """Take shift-tolerant LPIPS where LPIPS' weights cannot be had; the tables name it."""
+    """Take shift-tolerant LPIPS where LPIPS' weights cannot be had; the tables name it, and later starts keep it."""
     wanted = r.run.perceptual
-    if wanted in ("lpips_alex", "lpips_vgg") and lpips_weights_missing(wanted.removeprefix("lpips_")):
-        print(f"{wanted} is not to be had: the tables have shift-tolerant LPIPS, which is not comparable with LPIPS.")
-        return replace(r, run=r.run.model_copy(update={"perceptual": "stlpips_alex"}))
-    return r
+    if wanted not in ("lpips_alex", "lpips_vgg"):
+        return r
+    if RunDir(r.run.out).perceptual(wanted) is None and not lpips_weights_missing(wanted.removeprefix("lpips_")):
+        return r
+    print(f"{wanted} is not to be had: the tables have shift-tolerant LPIPS, which is not comparable with LPIPS.")
+    return replace(r, run=r.run.model_copy(update={"perceptual": FALLBACK}))
 
 
 def _plan(r: Reproduction, dataset: Dataset) -> tuple[list[plan.Probe], dict[str, list[Entry]]]:
@@ -144,27 +153,59 @@ def _entries(r: Reproduction, name: str, probes: Sequence[plan.Probe]) -> list[E
     return entries
 
 
-def _tables(r: Reproduction, entries: Mapping[str, Sequence[Entry]]) -> bool:
-    """Run what the tables need and write them, and the figures of all that was run."""
+@dataclass(frozen=True)
+class _PicturePlan:
+    """What a figure shows: image, key and label of its rows, and samples of each."""
+
+    rows: Sequence[tuple[int, CellKey, str]]
+    samples: int
+
+
+def _run(
+    r: Reproduction, entries: Mapping[str, Sequence[Entry]], pictures: Mapping[str, _PicturePlan], asked: str
+) -> bool:
+    """Run what the tables and figures need, all of it claimed before anything is sampled, and write them.
+
+    Args:
+        r: what to do.
+        entries: the lines of the tables.
+        pictures: the rows of the figures.
+        asked: the perceptual distance that was asked for, which may not be to be had.
+
+    """
+    measured = list(dict.fromkeys(e.key for lines in entries.values() for e in lines if e.reason is None))
+    drawn = [] if r.run.shard is not None else [k for p in pictures.values() for _, k, _ in p.rows]
+    keys = list(dict.fromkeys([*measured, *drawn]))
     complete = True
-    for name, lines in entries.items():
-        keys = [e.key for e in lines if e.reason is None]
-        if not keys:
-            print(f"\n{name} has nothing to show: no method of it can run.")
-            continue
-        directory, succeeded = run(r.run, keys)
-        complete &= succeeded
-        for failure in directory.failures:
-            print(f"Failed: {failure['what']}: {failure['image'] or ''} {failure['reason']}")
-        if name in r.parts:
-            print(f"\n{name}\n{write_paper_table(directory, name, lines, r.run.out / 'paper', _where(r))}")
-    directory = RunDir(r.run.out)
-    if "plots" in r.parts and entries and any(e.reason is None for lines in entries.values() for e in lines):
-        with directory.lock():
-            write_tables(directory)
-            sample_grids(directory)
-            write_plots(directory)
+    if keys:
+        with open_run(r.run, keys) as session:
+            if asked != r.run.perceptual:
+                session.directory.set_perceptual(asked, r.run.perceptual)
+            session.measure(measured)
+            if r.run.shard is None:
+                _write_tables(r, session.directory, entries, bool(measured))
+                complete &= _draw_pictures(r, session, pictures)
+            for failure in session.failures:
+                print(f"Failed: {failure['what']}: {failure['image'] or ''} {failure['reason']}")
+            complete &= not session.failures
+    for name, has_any in (
+        *((n, any(e.reason is None for e in lines)) for n, lines in entries.items() if n in r.parts),
+        *((n, bool(p.rows)) for n, p in pictures.items()),
+    ):
+        if not has_any:
+            print(f"\n{name} is left out: no method of it can run.")
     return complete
+
+
+def _write_tables(r: Reproduction, directory: RunDir, entries: Mapping[str, Sequence[Entry]], any_rows: bool) -> None:
+    """Write the paper's tables, and the tables and figures of all that was run."""
+    for name, lines in entries.items():
+        if name in r.parts and any(e.reason is None for e in lines):
+            print(f"\n{name}\n{write_paper_table(directory, name, lines, r.run.out / 'paper', _where(r))}")
+    if "plots" in r.parts and any_rows:
+        write_tables(directory)
+        sample_grids(directory)
+        write_plots(directory)
 
 
 def _where(r: Reproduction) -> str:
@@ -177,33 +218,38 @@ def _where(r: Reproduction) -> str:
     return f"Ours on {images} with other networks; the published figures are of FFHQ-256."
 
 
-def _pictures(r: Reproduction, dataset: Dataset, probes: Sequence[plan.Probe]) -> bool:
-    """Figures 1, 3, 4 and 5."""
+def _picture_plans(r: Reproduction, dataset: Dataset, probes: Sequence[plan.Probe]) -> dict[str, _PicturePlan]:
+    """Figures 1, 3, 4 and 5, as far as they are asked for."""
     wanted = [name for name in PICTURES if name in r.parts]
-    if not wanted:
-        return True
-    indices = chosen_images(dataset, r.ids, r.images)
-    directory = RunDir(r.run.out)
-    with directory.lock():
-        names, _ = resolve_metrics(r.run.metrics, r.run.perceptual)
-        directory.open(r.run.record() | {"metrics": names}, FROZEN)
-        directory.add_environment(environment(r.run.device))
-        complete = all(p.reason is None for p in probes)
-        for name in wanted:
-            rows = _picture_rows(r, name, probes, indices)
-            if not rows:
-                print(f"{name} is left out: no method of it can run.")
-                continue
-            samples = 1 if name == "figure5" else r.samples
-            images, keys = list(dict.fromkeys(i for i, _, _ in rows)), list(dict.fromkeys(k for _, k, _ in rows))
-            try:
-                draw_pictures(r.run, directory, keys, images, samples)
-            except BenchError as error:
-                print(f"{name} is left out: {error}")
-                complete = False
-                continue
-            draw = _temperature_figure if name == "figure5" else _sample_figure
-            save(draw(directory, rows, samples), r.run.out / "figures" / name)
+    indices = _chosen_images(dataset, r.ids, r.images) if wanted else []
+    return {
+        name: _PicturePlan(_picture_rows(r, name, probes, indices), 1 if name == "figure5" else r.samples)
+        for name in wanted
+    }
+
+
+def _chosen_images(dataset: Dataset, ids: Sequence[str] | None, count: int) -> list[int]:
+    """Indices of the images with these ids, or of the first `count`; BenchError for an id that is not there."""
+    if ids is None:
+        return list(range(min(count, len(dataset))))
+    for name in ids:
+        if name not in dataset.ids:
+            raise BenchError(f"There is no image '{name}' in the dataset.{near_matches(name, dataset.ids)}")
+    return [dataset.ids.index(name) for name in ids]
+
+
+def _draw_pictures(r: Reproduction, session: Session, pictures: Mapping[str, _PicturePlan]) -> bool:
+    complete = True
+    for name, p in pictures.items():
+        if not p.rows:
+            continue
+        images, keys = list(dict.fromkeys(i for i, _, _ in p.rows)), list(dict.fromkeys(k for _, k, _ in p.rows))
+        if not session.draw(keys, images, p.samples):
+            print(f"{name} is left out: not all of its samples could be drawn.")
+            complete = False
+            continue
+        draw = _temperature_figure if name == "figure5" else _sample_figure
+        save(draw(session.directory, p.rows, p.samples), r.run.out / "figures" / name)
     return complete
 
 
@@ -229,8 +275,8 @@ def _sample_figure(directory: RunDir, rows: Sequence[tuple[int, CellKey, str]], 
     """Rows LR | samples | HR, image by image; a new LR where the scale changes."""
     strips: list[Strip] = []
     for index, scale in dict.fromkeys((i, k.scale) for i, k, _ in rows):
-        of_image = [(k, label) for i, k, label in rows if (i, k.scale) == (index, scale)]
-        strips += strips_of_image(directory.image_folder(scale, index), of_image, samples, spread=False)
+        of_image = [(directory.cell(k), label) for i, k, label in rows if (i, k.scale) == (index, scale)]
+        strips += strips_of_image(directory, index, of_image, samples, spread=False)
     return picture_grid(strips, sample_heads(samples, spread=False))
 
 
@@ -240,9 +286,9 @@ def _temperature_figure(directory: RunDir, rows: Sequence[tuple[int, CellKey, st
     taus = sorted({k.tau for _, k, _ in rows if k.tau is not None})
     for scale in dict.fromkeys(k.scale for _, k, _ in rows):
         keys = sorted((k for _, k, _ in rows if k.scale == scale), key=lambda k: k.tau or 0.0)
-        folder = directory.image_folder(scale, rows[0][0])
-        shown = [read_picture(folder / f"{k.label}{k.tau_suffix}_0.png") for k in keys]
-        ends = [read_picture(folder / f"{end}.png") for end in ("lr", "hr")]
+        index = rows[0][0]
+        shown = [sample_picture(directory.cell(k), index, 0) for k in keys]
+        ends = [read_picture(directory.image_folder(scale, index) / f"{end}.png") for end in ("lr", "hr")]
         strips.append(Strip(f"x{scale}", [ends[0], *shown, ends[1]]))
     return picture_grid(strips, ["LR", *(f"τ = {t:g}" for t in taus), "HR"])
 

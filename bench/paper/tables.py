@@ -18,18 +18,22 @@ from bench.files import write_atomic
 from bench.metrics import ARROWS, column, metric_facts, unit
 from bench.report.tables import (
     NOTE,
+    PLAIN,
     PREFIXES,
     Line,
     Row,
     escape,
+    escape_markdown,
     format_value,
     interval_text,
+    observed_by,
     ranked_lines,
     read_rows,
     render_latex,
     summarise,
 )
-from bench.run.store import CellKey, RunDir
+from bench.run.cell import CellKey
+from bench.run.store import RunDir
 
 PAPER = (
     "Prost et al., Efficient Posterior Sampling For Diverse Super-Resolution with Hierarchical VAE Prior, VISAPP 2024"
@@ -94,8 +98,8 @@ def _published_metric(ours: str) -> str:
 def beside_paper(rows: list[Row], names: list[str], frame: pd.DataFrame, table: str | None = None) -> pd.DataFrame:
     """Measured and published figures of the same method, scale, temperature and metric, with their difference.
 
-    The paper does not name the backbone of its LPIPS: LPIPS with either is compared with it, ST-LPIPS never. `table` as
-    in `published`.
+    The paper does not name the backbone of its LPIPS: LPIPS with either is compared with it, ST-LPIPS never. Its
+    operator is bicubic without noise: rows of another one have no place here. `table` as in `published`.
     """
     theirs = _published_values(table)
     records = []
@@ -104,7 +108,7 @@ def beside_paper(rows: list[Row], names: list[str], frame: pd.DataFrame, table: 
         for name in names:
             ours = column(name)
             value = theirs.get((key.scale, row.cell.facts["method"], key.tau, _published_metric(ours)))
-            if value is not None:
+            if value is not None and (row.operator, row.sigma) == PLAIN:
                 measured, lo, hi = (float(frame[ours + s].iloc[i]) for s in ("", "_lo", "_hi"))
                 records.append((key.scale, key.label, key.tau, ours, measured, lo, hi, value, measured - value))
     columns = ["scale", "method", "tau", "metric", "measured", "lo", "hi", "published", "difference"]
@@ -121,7 +125,8 @@ def write_paper(run: RunDir) -> None:
     shown = frame.assign(tau=frame["tau"].map(lambda t: "" if t is None or np.isnan(t) else f"{t:g}"))
 
     def render(style: str) -> str:
-        body = shown.to_numpy().tolist()
+        marked = shown.assign(method=shown["method"].map(escape_markdown)) if style == "pipe" else shown
+        body = marked.to_numpy().tolist()
         return tabulate(body, headers=list(shown.columns), tablefmt=style, floatfmt=".4g")
 
     write_atomic(run.path / "paper.md", f"{render('pipe')}\n\nPublished: {PAPER}.\n")
@@ -166,7 +171,7 @@ def write_paper_table(run: RunDir, name: str, entries: Sequence[Entry], folder: 
         "_beside": (_beside(name, entries, there, names, frame), f"Published: {PAPER}."),
     }
     for suffix, (lines, source) in views.items():
-        ours = [NOTE, *([note] if note else [])] if suffix != "_published" else []
+        ours = [t for t in (NOTE, observed_by(there), note) if t] if suffix != "_published" else []
         below = [*ours, *([source] if source else []), *notes]
         path = folder / f"{name}{suffix}"
         write_atomic(path.with_suffix(".md"), _markdown(lines, names, "pipe") + "\n\n" + "\n\n".join(below) + "\n")
@@ -251,7 +256,8 @@ def _markdown(lines: list[Line], names: list[str], style: str) -> str:
         facts = metric_facts(name)
         label = PREFIXES.get(facts.group, "") + facts.label
         heads.append(f"{label} {ARROWS[facts.better]}" + (f" ({unit(facts)})" if unit(facts) else ""))
-    body = [[f"x{line.scale}" if line.heads[0] else "", *line.heads, *line.cells] for line in lines]
+    text = escape_markdown if style == "pipe" else str
+    body = [[f"x{line.scale}" if line.heads[0] else "", *map(text, line.heads), *line.cells] for line in lines]
     return tabulate(body, headers=heads, tablefmt=style, disable_numparse=True)
 
 

@@ -1,4 +1,4 @@
-"""Pictures of samples, from the PNG files that a run kept; no model is needed."""
+"""Pictures of samples, from those that a run kept; no model is needed."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
-from PIL import Image
 
 from bench.files import write_atomic
-from bench.run.store import Cell, CellKey, RunDir
+from bench.run.cell import Cell
+from bench.run.samples import read_picture
+from bench.run.store import RunDir
 
 mpl.rcParams["svg.fonttype"] = "none"
 TILE = 1.1
@@ -32,22 +33,23 @@ class Strip:
 
 
 def sample_grids(run: RunDir) -> list[Path]:
-    """Draw one grid per scale from the images that a run kept, as PNG and PDF; return the files.
+    """Draw one grid per scale from the samples that a run kept, as PNG and PDF; return the files.
 
     Each image has a row per method: LR, samples, their standard deviation, HR (the layout of the paper's Figures 3
     and 4, and a map that they lack).
     """
     written = []
-    labels = list(run.config["methods"])
+    config = run.config
+    labels = list(config["methods"])
     cells = sorted(run.cells(), key=lambda c: [*labels, c.key.label].index(c.key.label))
     for scale in sorted({c.key.scale for c in cells}):
-        folders = sorted(p for p in (run.path / "images" / f"x{scale}").glob("*") if (p / "hr.png").is_file())
-        keys = [c.key for c in cells if c.key.scale == scale]
-        titles = {c.key: title_of(c) for c in cells}
-        most = max((len(saved_samples(f, k)) for f in folders for k in keys), default=0)
+        indices = [int(p.parent.name) for p in sorted((run.path / "images" / f"x{scale}").glob("*/hr.png"))]
+        rows = [(c, title_of(c)) for c in cells if c.key.scale == scale]
+        shown = indices[: config.get("figure_images")]
+        most = max((c.samples.count(i) for i in shown for c, _ in rows), default=0)
         strips = []
-        for folder in folders:
-            strips += strips_of_image(folder, [(k, titles[k]) for k in keys], most, spread=most > 1)
+        for index in shown:
+            strips += strips_of_image(run, index, rows, most, spread=most > 1)
         if strips:
             heads = sample_heads(most, spread=most > 1)
             written += save(picture_grid(strips, heads), run.path / "figures" / f"samples_x{scale}")
@@ -60,33 +62,48 @@ def title_of(cell: Cell) -> str:
     return (cell.facts["title"] if cell.facts["method"] == cell.key.label else cell.key.label) + tau
 
 
+def plain_text(text: str) -> str:
+    """Text that matplotlib prints as it is: two dollar signs would begin and end a formula."""
+    return text.replace("$", r"\$")
+
+
 def sample_heads(samples: int, spread: bool) -> list[str]:
     """Heads of the columns of `strips_of_image`."""
     between = [f"std (0 to {SPREAD:g})"] if spread else []
     return ["LR", *(f"sample {j + 1}" for j in range(samples)), *between, "HR"]
 
 
-def strips_of_image(folder: Path, rows: Sequence[tuple[CellKey, str]], samples: int, spread: bool) -> list[Strip]:
-    """Rows LR | samples | standard deviation | HR of one image, for those keys that have samples of it.
+def strips_of_image(
+    run: RunDir, index: int, rows: Sequence[tuple[Cell, str]], samples: int, spread: bool
+) -> list[Strip]:
+    """Rows LR | samples | standard deviation | HR of one image, for those cells that have samples of it.
 
     Args:
-        folder: the image's folder in the run directory.
-        rows: keys and their titles.
+        run: the run directory.
+        index: of the image.
+        rows: cells of one scale and their titles.
         samples: columns of samples.
         spread: whether there is a column for the standard deviation.
 
     """
     strips: list[Strip] = []
-    for key, title in rows:
-        found = [read_picture(p) for p in saved_samples(folder, key)]
+    for cell, title in rows:
+        found = [sample_picture(cell, index, j) for j in range(cell.samples.count(index))]
         if not found:
             continue
-        shown: list[np.ndarray | None] = [*found[:samples], *[None] * (samples - len(found))]
+        shown: list[np.ndarray | None] = [*found[:samples], *[None] * max(samples - len(found), 0)]
         if spread:
             shown.append(deviation_map(found) if len(found) > 1 else None)
+        folder = run.image_folder(cell.key.scale, index)
         ends = [read_picture(folder / f"{name}.png") if not strips else None for name in ("lr", "hr")]
         strips.append(Strip(title, [ends[0], *shown, ends[1]]))
     return strips
+
+
+def sample_picture(cell: Cell, index: int, number: int) -> np.ndarray:
+    """Read a kept sample for showing: uint8 [H, W, 3]."""
+    low, high = ((cell.identity or {}).get("operator", {}).get("range")) or (0.0, 1.0)
+    return cell.samples.picture(index, number, (low, high))
 
 
 def deviation_map(samples: Sequence[np.ndarray]) -> np.ndarray:
@@ -109,19 +126,6 @@ def save(figure: Figure, path: Path) -> list[Path]:
     return written
 
 
-def saved_samples(folder: Path, key: CellKey) -> list[Path]:
-    """PNG files of one image's samples, in their order."""
-    prefix = f"{key.label}{key.tau_suffix}_"
-    found = [p for p in folder.glob(f"{prefix}*.png") if p.stem.removeprefix(prefix).isdigit()]
-    return sorted(found, key=lambda p: int(p.stem.removeprefix(prefix)))
-
-
-def read_picture(path: Path) -> np.ndarray:
-    """Read uint8 [H, W, 3]."""
-    with Image.open(path) as image:
-        return np.asarray(image.convert("RGB"))
-
-
 def picture_grid(strips: Sequence[Strip], heads: Sequence[str]) -> Figure:
     """Lay out rows of pictures under the heads of their columns."""
     margin, top = 1.3, 0.25  # inches for the labels
@@ -135,7 +139,7 @@ def picture_grid(strips: Sequence[Strip], heads: Sequence[str]) -> Figure:
             axes = figure.add_axes(((margin + c * TILE) / width, y, TILE * 0.98 / width, TILE * 0.98 / height))
             axes.imshow(picture, interpolation="nearest")
             axes.set_axis_off()
-        figure.text(0.05 / width, y + TILE / 2 / height, strip.label, fontsize=9, va="center")
+        figure.text(0.05 / width, y + TILE / 2 / height, plain_text(strip.label), fontsize=9, va="center")
     for c, head in enumerate(heads):
         figure.text((margin + (c + 0.5) * TILE) / width, 1 - 0.16 / height, head, fontsize=9, ha="center")
     return figure

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bench.metrics import ARROWS, column, metric_facts, unit
-from bench.report.figures import save
+from bench.report.figures import plain_text, save
 from bench.report.tables import PREFIXES, Row, read_rows, summarise
 from bench.run.store import RunDir
 
@@ -35,7 +35,7 @@ def write_plots(run: RunDir) -> list[Path]:
 
 
 def _label(row: Row) -> str:
-    return row.title + ("" if row.cell.key.tau is None else f" τ={row.cell.key.tau:g}")
+    return plain_text(row.title) + ("" if row.cell.key.tau is None else f" τ={row.cell.key.tau:g}")
 
 
 def axis_label(name: str) -> str:

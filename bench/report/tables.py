@@ -27,15 +27,31 @@ LATEX = str.maketrans(
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 )
 NOTE = "Means over images ± half the width of their 95% bootstrap intervals."
+UNDEFINED = "n/a"
+PLAIN = ("bicubic", 0.0)
+"""Operator and sigma that tables for reading do not mention."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a table: a cell, the title of its method and, per metric, its values by image (NaN: undefined)."""
+    """One line of a table: a cell, the title of its method and, per metric, its values by image (NaN: undefined).
+
+    Attributes:
+        cell: the cell.
+        title: of its method.
+        ranked: whether its time is compared with others.
+        operator, sigma: of its observations.
+        n_images: images that it has rows of.
+        values: by metric.
+
+    """
 
     cell: Cell
     title: str
     ranked: bool
+    operator: str
+    sigma: float
+    n_images: int
     values: dict[str, pd.Series]
 
 
@@ -63,26 +79,41 @@ def read_rows(run: RunDir) -> tuple[list[Row], list[str]]:
         known = labels.index(cell.key.label) if cell.key.label in labels else len(labels)
         return cell.key.scale, known, cell.key.label, cell.key.tau or 0.0
 
+    first = (config.get("images") or [0])[0]
+    apd_images = config.get("apd_images")
+    pairs_before = np.inf if apd_images is None else first + apd_images
     rows = []
     for cell in sorted(run.cells(), key=order):
-        facts = cell.facts
+        facts, identity = cell.facts, cell.identity
+        assert identity is not None
         title = facts["title"] if facts["method"] == cell.key.label else f"{facts['title']} ({cell.key.label})"
-        samples, images = cell.read("samples"), cell.read("images").set_index("index")
-        per_image = samples.drop(columns=["method", "scale", "tau", "image", "sample"]).groupby("index").mean()
-        timing = cell.timing or {}
-        values = {}
-        for name in names:
-            domain = metric_facts(name).domain
-            if domain == "timing":
-                values[name] = pd.Series(np.atleast_1d(timing.get(name, np.nan)), dtype=float)
-            elif domain == "sample":
-                values[name] = per_image[name]
-            else:
-                of_images = images[name].sort_index()
-                within = of_images.index < (config.get("apd_images") or np.inf)
-                values[name] = of_images[within] if domain == "pair" else of_images
-        rows.append(Row(cell, title, facts["evaluations"] > 0, values))
+        values, n_images = _values(cell, names, pairs_before)
+        operator = identity["operator"]
+        evaluated = facts["evaluations"] > 0
+        rows.append(Row(cell, title, evaluated, operator["name"], float(operator["sigma"]), n_images, values))
     return rows, names
+
+
+def _values(cell: Cell, names: list[str], pairs_before: float) -> tuple[dict[str, pd.Series], int]:
+    """Values by image of each metric, NaN where a cell lacks it, and the number of images.
+
+    Pairs count for the images before index `pairs_before`.
+    """
+    samples, images = cell.read("samples"), cell.read("images").set_index("index")
+    known = [n for n in names if n in samples]
+    per_image = samples[["index", *known]].groupby("index").mean()
+    timing = cell.timing or {}
+    values = {}
+    for name in names:
+        domain = metric_facts(name).domain
+        if domain == "timing":
+            values[name] = pd.Series(np.atleast_1d(timing.get(name, np.nan)), dtype=float)
+        elif domain == "sample":
+            values[name] = per_image[name] if name in per_image else pd.Series(np.nan, per_image.index)
+        else:
+            of_images = images[name].sort_index() if name in images else pd.Series(np.nan, per_image.index)
+            values[name] = of_images[of_images.index < pairs_before] if domain == "pair" else of_images
+    return values, len(per_image)
 
 
 def summarise(rows: list[Row], names: list[str]) -> pd.DataFrame:
@@ -91,7 +122,7 @@ def summarise(rows: list[Row], names: list[str]) -> pd.DataFrame:
     for row in rows:
         key = row.cell.key
         record: dict[str, Any] = {"scale": key.scale, "method": key.label, "tau": key.tau}
-        record["n_images"] = len(row.cell.done())
+        record |= {"operator": row.operator, "sigma": row.sigma, "n_images": row.n_images}
         for name in names:
             factor = metric_facts(name).factor
             estimate = mean_interval(row.values[name].to_numpy(dtype=float))
@@ -133,8 +164,8 @@ def differences(rows: list[Row], names: list[str]) -> pd.DataFrame:
 
 
 def format_value(value: float, facts: MetricFacts) -> str:
-    """A figure with the digits of its metric; "" for NaN."""
-    return "" if np.isnan(value) else format(value, facts.digits)
+    """A figure with the digits of its metric; `UNDEFINED` for NaN."""
+    return UNDEFINED if np.isnan(value) else format(value, facts.digits)
 
 
 def interval_text(frame: pd.DataFrame, i: int, name: str) -> str:
@@ -142,7 +173,7 @@ def interval_text(frame: pd.DataFrame, i: int, name: str) -> str:
     facts, key = metric_facts(name), column(name)
     value, low, high = (float(frame[k].iloc[i]) for k in (key, key + "_lo", key + "_hi"))
     text = format_value(value, facts)
-    return f"{text} ± {format_value((high - low) / 2, facts)}" if text and high > low else text
+    return f"{text} ± {format_value((high - low) / 2, facts)}" if high > low else text
 
 
 def markdown(rows: list[Row], names: list[str], frame: pd.DataFrame, intervals: bool, style: str = "pipe") -> str:
@@ -161,7 +192,8 @@ def markdown(rows: list[Row], names: list[str], frame: pd.DataFrame, intervals: 
             interval_text(frame, i, n) if intervals else format_value(float(frame[column(n)].iloc[i]), metric_facts(n))
             for n in names
         ]
-        lines.append([f"x{key.scale}", row.title, *tau, str(frame["n_images"].iloc[i]), *cells])
+        title = escape_markdown(row.title) if style == "pipe" else row.title
+        lines.append([f"x{key.scale}", title, *tau, str(frame["n_images"].iloc[i]), *cells])
     return tabulate(lines, headers=heads, tablefmt=style, disable_numparse=True)
 
 
@@ -176,7 +208,7 @@ def _ranks(rows: list[Row], frame: pd.DataFrame, name: str, scale: int) -> dict[
         for i, row in enumerate(rows)
         if row.cell.key.scale == scale
         and (row.ranked or facts.domain != "timing")
-        and (text := format_value(float(frame[column(name)].iloc[i]), facts))
+        and (text := format_value(float(frame[column(name)].iloc[i]), facts)) != UNDEFINED
     }
     if len(printed) < 2:
         return {}
@@ -187,6 +219,19 @@ def _ranks(rows: list[Row], frame: pd.DataFrame, name: str, scale: int) -> dict[
 def escape(text: str) -> str:
     """Text for LaTeX."""
     return text.translate(LATEX)
+
+
+def escape_markdown(text: str) -> str:
+    """Text for a cell of a Markdown table."""
+    return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
+
+
+def observed_by(rows: list[Row]) -> str:
+    """A sentence that names the operators and noise levels of rows, "" where all are `PLAIN`."""
+    found = dict.fromkeys((row.operator, row.sigma) for row in rows)
+    if set(found) <= {PLAIN}:
+        return ""
+    return "Observations: " + "; ".join(f"{name}, sigma {sigma:g}" for name, sigma in found) + "."
 
 
 def ranked_lines(rows: list[Row], names: list[str], frame: pd.DataFrame) -> list[Line]:
@@ -257,6 +302,7 @@ def write_tables(run: RunDir) -> str:
     frame = summarise(rows, names)
     write_atomic(run.path / "table.csv", frame.to_csv(index=False))
     write_atomic(run.path / "table.tex", latex(rows, names, frame))
-    write_atomic(run.path / "table.md", f"{markdown(rows, names, frame, intervals=True)}\n\n{NOTE}\n")
+    below = "".join(f"\n{text}\n" for text in (NOTE, observed_by(rows)) if text)
+    write_atomic(run.path / "table.md", f"{markdown(rows, names, frame, intervals=True)}\n{below}")
     write_atomic(run.path / "differences.csv", differences(rows, names).to_csv(index=False))
     return markdown(rows, names, frame, intervals=False, style="simple")

@@ -21,9 +21,8 @@ from bench.data import make_dataset
 from bench.errors import BenchError, ImageError
 from bench.machine import release_memory
 from bench.metrics import Evaluation, metrics
-from bench.operators import make_operator
 from bench.run.draw import observe
-from bench.run.runner import cell_keys, make_method
+from bench.run.selection import cell_keys, dataset_operator, make_method
 
 LEVEL = 1 / 255
 """One step of an 8-bit image."""
@@ -88,7 +87,7 @@ def check_method(config: RunConfig) -> Iterator[Result]:
     method = make_method(entry)
     dataset = make_dataset(config.dataset)
     device = torch.device(config.device)
-    operator = make_operator(config.operator, scale, dataset.size)
+    operator = dataset_operator(config, dataset, scale)
     exact = operator.to("cpu", torch.float64)
     ids, low = [], []
     for index in range(len(dataset)):
@@ -152,8 +151,12 @@ def _finite(s: _Subject) -> tuple[Verdict, str]:
 
 
 def _range(s: _Subject) -> tuple[Verdict, str]:
+    if (r := s.method.operator.range) is None:
+        return "info", "the images have no range"
     low, high = float(s.x.min()), float(s.x.max())
-    return _judge(low >= -TOLERANCE and high <= 1 + TOLERANCE, f"values from {low:.4f} to {high:.4f}; expected 0 to 1")
+    margin = TOLERANCE * (r[1] - r[0])
+    good = low >= r[0] - margin and high <= r[1] + margin
+    return _judge(good, f"values from {low:.4f} to {high:.4f}; expected {r[0]:g} to {r[1]:g}")
 
 
 def _pure(s: _Subject) -> tuple[Verdict, str]:

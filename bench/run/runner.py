@@ -1,11 +1,11 @@
-"""Run methods over a dataset: sample, measure, store; resume where a former start ended."""
+"""Run methods over a dataset: claim, sample, measure, keep; resume where a former start ended."""
 
 from __future__ import annotations
 
 import sys
-import traceback
-from collections.abc import Collection, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,18 +14,25 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from bench.config import FROZEN, MethodConfig, RunConfig, Shard
+from bench.config import RunConfig, Shard
 from bench.contract import Method, methods
 from bench.data import Dataset, make_dataset
-from bench.errors import BenchError, ImageError, OutOfMemoryError
-from bench.files import sha256, write_atomic, write_json, write_png
-from bench.machine import environment, is_out_of_memory, keep_freed_memory, release_memory
+from bench.errors import BenchError
+from bench.machine import environment, keep_freed_memory
 from bench.metrics import Evaluation, Metric, load_metrics, metric_facts, resolve_metrics
-from bench.operators import Operator, make_operator, operator_kind, to_uint8
 from bench.run import timing
-from bench.run.draw import Sampler, finite_images, observe, say
-from bench.run.store import Cell, CellKey, RunDir
-from bench.settings import build
+from bench.run.cell import FAILED, Cell, CellKey
+from bench.run.claims import Claims
+from bench.run.draw import Sampler, finite_images, say
+from bench.run.evaluate import columns, evaluate, not_applicable
+from bench.run.images import Image, Images
+from bench.run.loaded import LoadedMethods
+from bench.run.samples import ARRAY_BYTES, PNG_BYTES, as_picture
+from bench.run.selection import cell_keys, make_method
+from bench.run.store import RunDir
+
+Frames = tuple[pd.DataFrame, pd.DataFrame]
+"""Rows per sample, and rows per image."""
 
 
 def part_done(shard: Shard) -> str:
@@ -36,56 +43,92 @@ def part_done(shard: Shard) -> str:
     )
 
 
-def make_method(config: MethodConfig) -> Method:
-    """Build a method from its settings; BenchError for unknown names or settings."""
-    return build(methods.get(config.name), config.parameters, f"methods.{config.label}", config.name)
+def run(config: RunConfig) -> tuple[RunDir, bool]:
+    """Measure everything that `config` asks for and is not in its run directory yet.
+
+    Returns:
+        the run directory, and whether everything succeeded. Images, metrics and methods that failed are in
+        ``failures.jsonl``; the others are measured nevertheless.
+
+    Raises:
+        BenchError: nothing can be done with this configuration or directory.
+
+    """
+    keys = cell_keys(config)
+    with open_run(config, keys) as session:
+        session.measure(keys)
+    return session.directory, not session.failures
 
 
-def cell_keys(config: RunConfig) -> list[CellKey]:
-    """Everything a run measures, by scale, method and temperature; BenchError for a scale a method cannot do."""
-    keys = []
-    for scale in config.scales:
-        kind = operator_kind(config.operator, scale)
-        for m in config.methods:
-            facts = methods.facts(m.name)
-            if reason := facts.refuses(kind, scale, config.sigma):
-                raise BenchError(f"{reason}. Change the setting, or leave {m.label} out of methods=[...].")
-            keys += [CellKey(m.label, scale, tau) for tau in (config.taus if facts.uses_tau else (None,))]
-    return keys
+@contextmanager
+def open_run(config: RunConfig, keys: Collection[CellKey]) -> Iterator[Session]:
+    """Hold a run directory and claim cells in it: all that could refuse the run does so here, before any sample.
+
+    Raises:
+        BenchError: a wrong setting, another run in the directory, or rows of something else there.
+
+    """
+    for m in (m for m in config.methods if m.label in {k.label for k in keys}):
+        make_method(m)
+    dataset = make_dataset(config.dataset)
+    directory = RunDir(config.out, config.shard)
+    with directory.lock():
+        session = Session(config, dataset, directory, keys)
+        try:
+            yield session
+        finally:
+            session.close()
 
 
-def evaluate(loaded: dict[str, Metric], e: Evaluation) -> dict[str, np.ndarray]:
-    """Metric name to values [B, n], [B, pairs] or [B]; half the images at a time where memory runs out."""
-    # TF32, a GPU's default for convolutions, keeps 10 bits: too few for the local variances of SSIM
-    exact = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
-    try:
-        with torch.no_grad(), exact:
-            return {name: metric(e).double().cpu().numpy() for name, metric in loaded.items()}
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        if len(e.hr) == 1:
-            raise OutOfMemoryError("The metrics of one image do not fit into memory: use a smaller n=...") from None
-    release_memory()
-    half = len(e.hr) // 2
-    parts = [
-        evaluate(loaded, Evaluation(e.hr[s], e.y[s], e.samples[s], e.operator, e.deterministic))
-        for s in (slice(half), slice(half, None))
-    ]
-    return {name: np.concatenate([part[name] for part in parts]) for name in loaded}
+class Session:
+    """A run that holds its directory, with all its cells claimed.
 
+    Attributes:
+        config: the run.
+        directory: where everything is kept.
+        images: the dataset's.
+        names: all metrics; `computed_names` those that are computed from these images.
+        kept: the images whose samples are kept.
+        failures: what failed so far.
 
-@dataclass
-class _Run:
-    """What all cells of a run share."""
+    """
 
-    config: RunConfig
-    dataset: Dataset
-    count: int
-    directory: RunDir
-    metrics: dict[str, Metric]
-    timed: bool
-    failures: list[dict[str, Any]]
+    def __init__(self, config: RunConfig, dataset: Dataset, directory: RunDir, keys: Collection[CellKey]) -> None:
+        self.config = config
+        self.directory = directory
+        self.failures: list[dict[str, Any]] = []
+        self.images = Images(config, dataset, directory, self.fail)
+        self.loaded = LoadedMethods(config, directory, self.images, self.fail)
+        self._states: dict[CellKey, dict[int, frozenset[str]]] = {}
+        operators = [self.images.operator(scale) for scale in config.scales]
+        asked = config.perceptual
+        kept = directory.perceptual(asked) if asked == "auto" else None
+        self.names, notice = resolve_metrics(config.metrics, kept or asked)
+        undefined = not_applicable(self.names, operators[0])
+        measured = [n for n in self.names if metric_facts(n).domain != "timing"]
+        self.computed_names = [n for n in measured if n not in undefined]
+        self.timed = len(measured) < len(self.names)
+        self.rounded = config.quantise and operators[0].range is not None
+        self.kept = self._kept_images(keys, operators[0].size)
+        keep_freed_memory()
+        torch.backends.cudnn.benchmark = False  # its choice of algorithm may differ from start to start
+        torch.backends.cudnn.deterministic = True
+
+        Claims(config, directory, self.images, self._needs_method, self.loaded.try_method).make(list(keys))
+        self._states.clear()
+        for key in keys:
+            self._check_fillable(directory.cell(key))
+        directory.set_config(config.record() | {"metrics": self.names})
+        if asked == "auto" and any("perceptual" in n for n in config.metrics):
+            directory.set_perceptual(asked, resolve_metrics(["perceptual"], kept or asked)[0][0])
+        directory.add_environment(self._environment())
+        directory.set_failures(self.failures)
+        for sentence in [*([notice] if notice else []), *undefined.values()]:
+            say(sentence)
+
+    def close(self) -> None:
+        """Keep what is known of the images for the next start."""
+        self.images.keep_seen()
 
     def fail(self, what: str, reason: str, image: str | None = None) -> None:
         """Record a failure, once per image where it is the image's own."""
@@ -95,199 +138,279 @@ class _Run:
             self.directory.set_failures(self.failures)
             say(f"{what}: {image + ': ' if image else ''}{reason}")
 
+    def _environment(self) -> dict[str, Any]:
+        shard = self.config.shard
+        return environment(self.config.device) | {
+            "part": None if shard is None else f"{shard.index}/{shard.count}",
+            "compute": {m.label: self.loaded.compute(m.label) for m in self.config.methods},
+        }
 
-def run(config: RunConfig, only: Collection[CellKey] | None = None) -> tuple[RunDir, bool]:
-    """Measure everything that `config` asks for and is not in its run directory yet.
+    def _check_fillable(self, cell: Cell) -> None:
+        """Raise BenchError where a metric is to be added to rows whose samples are not there."""
+        for name in self.computed_names:
+            new = [i for i, known in self._state(cell).items() if not {name, name + FAILED} & known]
+            if lost := sum(not self._fillable(cell, i) for i in new):
+                raise BenchError(
+                    f"{name} cannot be added to {cell.folder}: the samples of {lost} images are not kept; add "
+                    "resample=true, which draws them again, or leave the metric out."
+                )
 
-    Args:
-        config: the run.
-        only: the cells to measure now; None for all.
+    # what there is to do
 
-    Returns:
-        the run directory, and whether everything succeeded. Images and methods that failed are in ``failures.jsonl``;
-        the others are measured nevertheless.
+    def _state(self, cell: Cell) -> dict[int, frozenset[str]]:
+        """What a cell had when the session began (`Cell.computed`): reading all of its parts takes time."""
+        if cell.key not in self._states:
+            self._states[cell.key] = cell.computed()
+        return self._states[cell.key]
 
-    Raises:
-        BenchError: nothing can be done with this configuration or directory.
+    def _stored(self, cell: Cell, index: int) -> bool:
+        return cell.samples.count(index) >= self.loaded.samples(cell.key.label)
 
-    """
-    keys = cell_keys(config) if only is None else only
-    for m in (m for m in config.methods if m.label in {k.label for k in keys}):
-        make_method(m)  # a wrong parameter is an error before anything is computed
-    dataset = make_dataset(config.dataset)
-    for scale in config.scales:
-        make_operator(config.operator, scale, dataset.size)
-    names, notice = resolve_metrics(config.metrics, config.perceptual)
-    if notice:
-        say(notice)
-    limit = config.limit or dataset.facts.default_limit
-    directory = RunDir(config.out, config.shard)
-    with directory.lock():
-        directory.open(config.record() | {"metrics": names}, FROZEN)
-        directory.add_environment(environment(config.device))
-        directory.set_failures([])
-        keep_freed_memory()
-        torch.backends.cudnn.benchmark = False  # its choice of algorithm may differ from start to start
-        torch.backends.cudnn.deterministic = True
-        state = _Run(
-            config=config,
-            dataset=dataset,
-            count=min(limit or len(dataset), len(dataset)),
-            directory=directory,
-            metrics=load_metrics(names, config.device),
-            timed=any(metric_facts(n).domain == "timing" for n in names),
-            failures=[],
-        )
-        for scale in config.scales:
-            for m in config.methods:
-                if of_method := [k for k in keys if k.label == m.label and k.scale == scale]:
-                    _run_method(state, m, scale, of_method)
-    return directory, not state.failures
+    def _kept_images(self, keys: Collection[CellKey], size: tuple[int, int]) -> range:
+        """The images whose samples are kept: the first ones of those selected, as many as the budget allows."""
+        selected = self.images.selected
+        if self.config.save_samples == "all":
+            return selected
+        if self.config.save_samples == "none":
+            return selected[:0]
+        pixels = size[0] * size[1] * sum(self.loaded.samples(k.label) for k in keys)
+        return selected[: self.config.save_budget // max(pixels * (PNG_BYTES if self.rounded else ARRAY_BYTES), 1)]
 
+    def _missing(self, cell: Cell) -> list[list[int]]:
+        return self.images.batches(set(self.images.selected) - set(self._state(cell)))
 
-def _run_method(state: _Run, config: MethodConfig, scale: int, keys: list[CellKey]) -> None:
-    cells = [state.directory.cell(k) for k in keys]
-    for cell in cells:
-        cell.claim("cell.json", _identity(state.config, config, cell.key))
-    open_cells = [c for c in cells if _missing(state, c.done()) or _untimed(state, c)]
-    if not open_cells:
-        return
-    device = torch.device(state.config.device)
-    method = make_method(config)
-    try:
-        operator = make_operator(state.config.operator, scale, state.dataset.size, device)
-        method.prepare(operator, device)
-        weights = {role: sha256(path) for role, path in method.files().items()}
-        sampler = Sampler(method, config.label, state.config.seed, state.config.n, state.config.quantise)
-        for cell in open_cells:
-            cell.claim("weights.json", weights)
-            facts = asdict(method.facts) | {"method": config.name, "evaluations": method.evaluations}
-            write_json(cell.folder / "facts.json", facts)
-            _run_cell(state, cell, sampler)
-    except BenchError as error:
-        state.fail(f"{config.label} x{scale}", str(error))
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except Exception as error:  # noqa: BLE001 -- a method's bug must not take the other methods down
-        report = state.directory.path / "errors" / f"{config.label}_x{scale}.txt"
-        write_atomic(report, traceback.format_exc())
-        state.fail(f"{config.label} x{scale}", f"{type(error).__name__}: {error} (traceback in {report})")
-    finally:
-        del method
-        release_memory()
+    def _incomplete(self, cell: Cell) -> list[list[int]]:
+        """Batches of images with rows that lack metrics, or samples that should be kept and may be drawn again."""
+        wanted = set(self.computed_names)
+        lacking = {i for i, known in self._state(cell).items() if not wanted <= known and self._fillable(cell, i)}
+        if self.config.resample:
+            lacking |= {i for i in self._state(cell) if i in self.kept and not self._stored(cell, i)}
+        return self.images.batches(lacking)
 
+    def _fillable(self, cell: Cell, index: int) -> bool:
+        return self.config.resample or self._stored(cell, index)
 
-def _identity(run_config: RunConfig, config: MethodConfig, key: CellKey) -> dict[str, Any]:
-    """All that a cell's rows depend on."""
-    record = run_config.record()
-    return {"method": config.name, "parameters": dict(config.parameters), "scale": key.scale, "tau": key.tau} | {
-        k: record[k] for k in ("dataset", "n", "seed", "quantise")
-    }
+    def _untimed(self, cell: Cell) -> bool:
+        """Whether the time is still to be measured; processes that share a machine would disturb each other."""
+        if not self.timed or self.config.shard is not None:
+            return False
+        before = cell.timing
+        return before is None or before["compute"] != self.loaded.compute(cell.key.label)
 
+    def _needs_method(self, cell: Cell) -> bool:
+        """Whether anything is left to do that needs the method itself."""
+        again = any(not self._stored(cell, i) for batch in self._incomplete(cell) for i in batch)
+        return bool(again or self._missing(cell) or self._untimed(cell))
 
-def _missing(state: _Run, done: set[int]) -> list[list[int]]:
-    """Batches of this process's images that have no rows yet."""
-    size, shard = state.config.batch, state.config.shard
-    mine = range(0, state.count, size)
-    if shard is not None:
-        mine = mine[shard.index :: shard.count]
-    batches = [[i for i in range(first, min(first + size, state.count)) if i not in done] for first in mine]
-    return [batch for batch in batches if batch]
+    @cached_property
+    def _metrics(self) -> dict[str, Metric]:
+        return load_metrics(self.computed_names, self.config.device)
 
+    # measuring
 
-def _untimed(state: _Run, cell: Cell) -> bool:
-    """Whether the time is still to be measured; processes that share a machine would disturb each other."""
-    return state.timed and state.config.shard is None and cell.timing is None
+    def measure(self, keys: Collection[CellKey]) -> None:
+        """Compute all rows and times of these cells that are not there yet."""
+        for scale in self.config.scales:
+            for label in (m.label for m in self.config.methods):
+                cells = [self.directory.cell(k) for k in keys if (k.label, k.scale) == (label, scale)]
+                open_ones = [c for c in cells if self._needs_method(c) or self._incomplete(c)]
+                if open_ones and (label, scale) not in self.loaded.broken:
+                    self._metrics  # noqa: B018 -- a metric that cannot be loaded is an error before hours of sampling
+                    with self.loaded.guarded(label, scale):
+                        for cell in open_ones:
+                            self._measure_cell(cell)
+                self._say_failed_before(cells)
+        self.loaded.let_go()
 
+    def _measure_cell(self, cell: Cell) -> None:
+        sampler = self.loaded.sampler(cell.key.label, cell.key.scale) if self._needs_method(cell) else None
+        filling, missing = self._incomplete(cell), self._missing(cell)
+        before = (cell.read("samples"), cell.read("images")) if filling else None
+        total, left = sum(map(len, self.images.batches(self.images.selected))), sum(map(len, [*filling, *missing]))
+        interval = 0.2 if sys.stderr.isatty() else 30.0
+        with tqdm(
+            total=max(total, left), initial=max(total - left, 0), desc=cell.key.folder, unit="image",
+            mininterval=interval, maxinterval=interval,
+        ) as bar:  # fmt: skip
+            for batch in filling:
+                self._fill(cell, sampler, batch, before)
+                bar.update(len(batch))
+            for batch in missing:
+                assert sampler is not None
+                self._compute(cell, sampler, batch)
+                bar.update(len(batch))
+        if self.config.shard is None:
+            cell.compact()
+        if self._untimed(cell) and sampler is not None:
+            self._time(cell, sampler.method)
 
-def _run_cell(state: _Run, cell: Cell, sampler: Sampler) -> None:
-    exact = sampler.method.operator.to("cpu", torch.float64)
-    batches = _missing(state, cell.done())
-    total = sum(map(len, _missing(state, set())))
-    interval = 0.2 if sys.stderr.isatty() else 30.0
-    with tqdm(
-        total=total, initial=total - sum(map(len, batches)), desc=cell.key.folder, unit="image",
-        mininterval=interval, maxinterval=interval,
-    ) as bar:  # fmt: skip
-        for batch in batches:
-            _run_batch(state, cell, sampler, exact, batch)
-            bar.update(len(batch))
-    if state.config.shard is None:
-        cell.compact()
-    if _untimed(state, cell):
-        y = next(_observations(state, exact), None)
+    def _time(self, cell: Cell, method: Method) -> None:
+        y = self.images.any_observation(cell.key.scale)
         if y is not None:
-            y = y[None].to(sampler.method.device)
-            measured = timing.measure(sampler.method, y, cell.key.tau, state.config.seed, state.config.timing)
-            cell.set_timing(measured.record())
+            measured = timing.measure(method, y, cell.key.tau, self.config.seed, self.config.timing)
+            compute = self.loaded.compute(cell.key.label)
+            cell.set_timing({**measured.record(), "compute": compute, **self.loaded.machine})
+
+    def _compute(self, cell: Cell, sampler: Sampler, batch: Sequence[int]) -> None:
+        """Sample a batch of images, keep what is to be kept, and add its rows."""
+        images, samples = self._sample(cell, sampler, self.images.load_all(batch, cell.key.scale))
+        if images:
+            values, known = self._evaluate(cell, images, samples, self._metrics)
+            cell.add(images[0].index, *_frames(cell.key, images, samples.shape[1], values, known))
+
+    def _sample(self, cell: Cell, sampler: Sampler, images: list[Image]) -> tuple[list[Image], Tensor]:
+        """Sample, and keep samples; without images for which the method failed."""
+        if not images:
+            return [], torch.empty(0)
+        samples = sampler(torch.stack([i.y for i in images]), [i.name for i in images], cell.key.tau)
+        finite = finite_images(samples)
+        for image in (i for i, good in zip(images, finite, strict=True) if not good):
+            self.fail(cell.key.folder, "the method returned NaN or infinite values", image.name)
+        images = [i for i, good in zip(images, finite, strict=True) if good]
+        samples = samples[torch.from_numpy(finite).to(samples.device)]
+        for image, x in zip(images, samples, strict=True):
+            if image.index in self.kept:
+                cell.samples.write(image.index, x, sampler.method.operator, self.rounded)
+                self._keep_picture(cell.key.scale, image)
+        return images, samples
+
+    def _keep_picture(self, scale: int, image: Image, always: bool = False) -> None:
+        """Keep an image for the figures, where they show it or have shown it."""
+        shown = image.index < self.images.selected.start + self.config.figure_images
+        shown |= always or self.directory.image_folder(scale, image.index).is_dir()
+        if shown and (range := self.images.operator(scale).range) is not None:
+            self.directory.set_image(scale, image.index, as_picture(image.hr, range), as_picture(image.y, range))
+
+    def _fill(self, cell: Cell, sampler: Sampler | None, batch: Sequence[int], before: Frames | None) -> None:
+        """Add metrics to rows, from stored samples or from samples that are drawn again."""
+        assert before is not None
+        stored = [i for i in batch if self._stored(cell, i)]
+        images = self.images.load_all(stored, cell.key.scale)
+        self._fill_images(cell, images, [self._read(cell, image.index) for image in images], before)
+        drawn = self.images.load_all([i for i in batch if i not in stored], cell.key.scale)
+        if drawn and sampler is not None:
+            images, samples = self._sample(cell, sampler, drawn)
+            self._fill_images(cell, images, list(samples), before)
+
+    def _deterministic(self, cell: Cell) -> bool:
+        names = {m.label: m.name for m in self.config.methods}
+        return bool(methods.facts(names[cell.key.label]).deterministic)
+
+    def _read(self, cell: Cell, index: int) -> Tensor:
+        operator = self.images.operator(cell.key.scale)
+        return cell.samples.read(index, self.loaded.samples(cell.key.label), operator).to(self.images.device)
+
+    def _fill_images(self, cell: Cell, images: list[Image], samples: list[Tensor], before: Frames) -> None:
+        """Compute the metrics that images lack, and add their rows, old and new values together."""
+        state = self._state(cell)
+        names = [n for n in self.computed_names if any(n not in state[i.index] for i in images)]
+        if not names:
+            return
+        values, known = self._evaluate(cell, images, torch.stack(samples), {n: self._metrics[n] for n in names})
+        known = [_union(state[i.index], k) for i, k in zip(images, known, strict=True)]
+        indices = [i.index for i in images]
+        merged = []
+        for old, new in zip(before, _frames(cell.key, images, len(samples[0]), values, known), strict=True):
+            kept = old[old["index"].isin(indices)].reset_index(drop=True)
+            merged.append(kept.assign(**{n: new[n] for n in (*values, "metrics") if n in new}))
+        cell.add(indices[0], *merged)
+
+    def _evaluate(
+        self, cell: Cell, images: list[Image], samples: Tensor, loaded: dict[str, Metric]
+    ) -> tuple[dict[str, np.ndarray], list[set[str]]]:
+        """Values of metrics, and for each image the names of those that it has (`FAILED` where one failed)."""
+        known = [set(loaded) for _ in images]
+
+        def failed(name: str, row: int, error: Exception) -> None:
+            known[row] ^= {name, name + FAILED}
+            self.fail(cell.key.folder, f"{name} failed: {type(error).__name__}: {error}", images[row].name)
+
+        e = Evaluation(
+            torch.stack([i.hr for i in images]), torch.stack([i.y for i in images]), samples,
+            self.images.operator(cell.key.scale), self._deterministic(cell),
+        )  # fmt: skip
+        return evaluate(loaded, e, failed), known
+
+    def _say_failed_before(self, cells: Sequence[Cell]) -> None:
+        """Record metrics that failed for an image, in an earlier start, and cannot be tried again."""
+        for cell in cells:
+            names = {i: name for i, (name, _) in cell.contents().items()}
+            for index, known in self._state(cell).items():
+                for metric in self.computed_names:
+                    if metric + FAILED in known and not self._fillable(cell, index) and index in self.images.selected:
+                        reason = f"{metric} failed in an earlier start; resample=true tries it again"
+                        self.fail(cell.key.folder, reason, names[index])
+
+    # pictures
+
+    def draw(self, keys: Collection[CellKey], indices: Sequence[int], samples: int) -> bool:
+        """Draw and keep samples of images for each key, where they are not kept yet, without measuring them.
+
+        A sample depends on the seed, the image and the method alone (:class:`bench.contract.Noise`), so that these
+        are the ones that a run measures.
+
+        Args:
+            keys: claimed cells.
+            indices: of the images.
+            samples: how many of each image.
+
+        Returns:
+            whether all of them are there now.
+
+        """
+        complete = True
+        for key in keys:
+            cell = self.directory.cell(key)
+            n = min(samples, self.loaded.samples(key.label))
+            for index in indices:
+                shown = self.directory.image_folder(key.scale, index) / "lr.png"
+                if not shown.is_file() and (image := self.images.load(index, key.scale)) is not None:
+                    self._keep_picture(key.scale, image, always=True)
+            lacking = [i for i in indices if cell.samples.count(i) < n]
+            if not lacking:
+                continue
+            if (key.label, key.scale) not in self.loaded.broken:
+                with self.loaded.guarded(key.label, key.scale):
+                    self._draw_cell(cell, lacking, n)
+            complete &= all(cell.samples.count(i) >= n for i in lacking)
+        return complete
+
+    def _draw_cell(self, cell: Cell, indices: Sequence[int], n: int) -> None:
+        sampler = self.loaded.sampler(cell.key.label, cell.key.scale)
+        sampler = Sampler(sampler.method, cell.key.label, self.config.seed, n, self.config.quantise)
+        images = self.images.load_all(indices, cell.key.scale)
+        cell.set_drawn({image.index: (image.name, image.content) for image in images})
+        for image in images:
+            self._keep_picture(cell.key.scale, image)
+            x = sampler(image.y[None], [image.name], cell.key.tau)
+            if finite_images(x).all():
+                cell.samples.write(image.index, x[0], sampler.method.operator, self.rounded)
+            else:
+                self.fail(cell.key.folder, "the method returned NaN or infinite values", image.name)
 
 
-def _observations(state: _Run, exact: Operator) -> Iterator[Tensor]:
-    for index in range(state.count):
-        try:
-            yield observe(state.dataset, index, exact, state.config.seed)[1]
-        except ImageError:
-            continue
-
-
-def _run_batch(state: _Run, cell: Cell, sampler: Sampler, exact: Operator, batch: list[int]) -> None:
-    loaded = []
-    for index in batch:
-        try:
-            loaded.append((index, *observe(state.dataset, index, exact, state.config.seed)))
-        except ImageError as error:
-            state.fail(str(state.config.dataset["name"]), str(error), state.dataset.ids[index])
-    if not loaded:
-        return
-    indices = [index for index, _, _ in loaded]
-    device = sampler.method.device
-    hr = torch.stack([x for _, x, _ in loaded]).to(device)
-    y = torch.stack([x for _, _, x in loaded]).to(device)
-    samples = sampler(y, [state.dataset.ids[i] for i in indices], cell.key.tau)
-    finite = finite_images(samples)
-    for index in np.asarray(indices)[~finite]:
-        state.fail(cell.key.folder, "the method returned NaN or infinite values", state.dataset.ids[index])
-    if not finite.any():
-        return
-    keep = torch.from_numpy(finite).to(device)
-    indices = [i for i, good in zip(indices, finite, strict=True) if good]
-    hr, y, samples = hr[keep], y[keep], samples[keep]
-    e = Evaluation(hr, y, samples, sampler.method.operator, sampler.method.facts.deterministic)
-    values = evaluate(state.metrics, e)
-    for row, index in enumerate(indices):
-        if index < state.config.figure_images:
-            save_images(state.directory, cell.key, index, hr[row], y[row], samples[row])
-    ids = [state.dataset.ids[i] for i in indices]
-    cell.add(indices[0], *_rows(cell.key, indices, ids, samples.shape[1], values))
-
-
-def _rows(
-    key: CellKey, indices: list[int], ids: list[str], n: int, values: dict[str, np.ndarray]
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Rows per sample and rows per image; pairs are averaged within their image."""
-    tau = np.nan if key.tau is None else key.tau
-    samples = pd.DataFrame(
-        {"index": np.repeat(indices, n), "image": np.repeat(ids, n), "sample": list(range(n)) * len(ids)}
+def _frames(
+    key: CellKey, images: Sequence[Image], n: int, values: dict[str, np.ndarray], known: Sequence[set[str]]
+) -> Frames:
+    """Rows per sample and rows per image."""
+    of_samples, of_images = columns(values)
+    rows = pd.DataFrame(
+        {
+            "method": key.label,
+            "scale": key.scale,
+            "tau": np.nan if key.tau is None else key.tau,
+            "index": [i.index for i in images],
+            "image": [i.name for i in images],
+        }
     )
-    images = pd.DataFrame({"index": indices, "image": ids})
-    for frame in (samples, images):
-        frame.insert(0, "method", key.label)
-        frame.insert(1, "scale", key.scale)
-        frame.insert(2, "tau", tau)
-    for name, value in values.items():
-        domain = metric_facts(name).domain
-        if domain == "sample":
-            samples[name] = value.reshape(-1)
-        else:
-            images[name] = value.mean(1) if domain == "pair" else value
-    return samples, images
+    samples = rows.loc[rows.index.repeat(n)].reset_index(drop=True)
+    samples["sample"] = list(range(n)) * len(images)
+    samples["metrics"] = np.repeat([" ".join(sorted(k)) for k in known], n)
+    rows["content"] = [i.content for i in images]
+    return pd.concat([samples, of_samples], axis=1), pd.concat([rows, of_images], axis=1)
 
 
-def save_images(directory: RunDir, key: CellKey, index: int, hr: Tensor, y: Tensor, samples: Tensor) -> None:
-    """Keep one image's HR [3, H, H], LR [3, h, h] and samples [n, 3, H, H] as PNG files."""
-    folder = directory.image_folder(key.scale, index)
-    named = {"hr": hr, "lr": y} | {f"{key.label}{key.tau_suffix}_{j}": x for j, x in enumerate(samples)}
-    for name, x in named.items():
-        path = folder / f"{name}.png"
-        if not path.exists() or name not in ("hr", "lr"):
-            write_png(path, to_uint8(x).permute(1, 2, 0).cpu().numpy())
+def _union(before: Collection[str], new: Collection[str]) -> set[str]:
+    """Metrics of both; one that has been tried again is what it is now."""
+    tried = {name.removesuffix(FAILED) for name in new}
+    return {name for name in before if name.removesuffix(FAILED) not in tried} | set(new)

@@ -1,20 +1,26 @@
-"""The run directory: what is in it, and how it survives a kill at any point.
+"""The run directory: what is in it, and how it survives a kill at any point. docs/runs.md has it for users.
 
 ::
 
-    config.yaml            the resolved configuration
-    environment.json       one entry per start: versions, device, git state
-    failures.jsonl         images that could not be used, and why
-    *.I-of-N.*             the last two of a process that measures a part of the images
+    config.yaml            the resolved configuration of the last start
+    environment.json       one entry per start: versions, device, threads, part, options of computing, git state
+    failures.jsonl         what failed in the last start, and why
+    compute.json           rows together in a network, as measured, by method, scale, device and threads
+    perceptual.json        what perceptual=auto was when the directory was made
+    images.json            files of the images as they were when their content was last seen
+    *.I-of-N.*             those of a process that measures a part of the images
     cells/LABEL_x8_tau0.8/ one method at one scale and temperature
-        cell.json          what its rows depend on; rows of another configuration are never mixed in
+        cell.json          what its rows depend on; rows of anything else are never mixed in
         facts.json         what the method declares about itself
-        weights.json       sha256 of the files that the method loaded, likewise
+        files.json         the files that the method loaded
         timing.json        wall times
         samples.parquet    a row per (image, sample)
-        images.parquet     a row per image: metrics of the set of its samples
+        images.parquet     a row per image: its content, and metrics of the set of its samples
+        drawn.json         content of images that have samples but no rows: pictures of `reproduce`
         parts/             the same, one pair of files per batch, while the run goes on
-    images/x8/000000/      selected images: hr.png, lr.png, LABEL_tau0.8_0.png, ...
+        samples/           the samples themselves, 000007_2.png: image 7, sample 2
+        superseded-1/      what stale=recompute has set aside
+    images/x8/000000/      hr.png and lr.png of the images that figures show
     table.csv .md .tex     and the other tables and figures, made again from the rows at any time
 
 Every file is written under a temporary name, flushed to disk and renamed, so that it is either there in full or not
@@ -23,15 +29,13 @@ at all. A batch counts as done when its ``.samples.parquet`` is there, which is 
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
+import numpy as np
 from filelock import BaseFileLock, FileLock, Timeout
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -39,115 +43,12 @@ from yaml import YAMLError
 
 from bench.config import Shard
 from bench.errors import BenchError, near_matches
-from bench.files import disk_errors, read_json, write_atomic, write_json
+from bench.files import disk_errors, read_json, write_atomic, write_json, write_png
+from bench.run.cell import Cell, CellKey
 
 PATIENCE = 2.0
 """Seconds to wait for a lock: a part holds that of the whole while it begins."""
-KEYS = {"images": ["index"], "samples": ["index", "sample"]}
-
-
-@dataclass(frozen=True)
-class CellKey:
-    """One method (by its label) at one scale and temperature (None for methods without one)."""
-
-    label: str
-    scale: int
-    tau: float | None
-
-    @property
-    def folder(self) -> str:
-        """Name of its folder."""
-        return f"{self.label}_x{self.scale}" + self.tau_suffix
-
-    @property
-    def tau_suffix(self) -> str:
-        """``_tau0.8``, or nothing."""
-        return "" if self.tau is None else f"_tau{self.tau:g}"
-
-
-class Cell:
-    """The rows of one `CellKey`."""
-
-    def __init__(self, folder: Path, key: CellKey) -> None:
-        self.folder = folder
-        self.key = key
-        self.parts = folder / "parts"
-
-    def claim(self, name: str, identity: Mapping[str, Any]) -> None:
-        """Record in file `name` what the rows depend on, or check it.
-
-        Raises:
-            BenchError: the rows that are there were made with something else; the sentence names it.
-
-        """
-        path = self.folder / name
-        identity = json.loads(json.dumps(dict(identity), default=str))
-        if not path.exists():
-            write_json(path, identity)
-            return
-        before = read_json(path)
-        changed = sorted(k for k in identity.keys() | before.keys() if identity.get(k) != before.get(k))
-        if changed:
-            differences = "; ".join(f"{k} was {before.get(k)}, is {identity.get(k)}" for k in changed)
-            raise BenchError(
-                f"{self.folder} holds results of another configuration ({differences}): use another out=DIR, "
-                "or give the method another label."
-            )
-
-    def done(self) -> set[int]:
-        """Indices of the images that have all their rows."""
-        frame = self.read("samples")
-        return set() if frame.empty else set(frame["index"])
-
-    def add(self, first: int, samples: pd.DataFrame, images: pd.DataFrame) -> None:
-        """Store the rows of one batch; `first` is the index of its first image."""
-        self._write(self.parts, f"{first:06d}.", samples, images)
-
-    def compact(self) -> None:
-        """Merge the parts into one file per kind."""
-        if not self.parts.is_dir():
-            return
-        # a kill before the parts are gone leaves rows twice, which `read` drops
-        self._write(self.folder, "", self.read("samples"), self.read("images"))
-        for path in sorted(self.parts.iterdir()):
-            path.unlink()
-        self.parts.rmdir()
-
-    @staticmethod
-    def _write(folder: Path, prefix: str, samples: pd.DataFrame, images: pd.DataFrame) -> None:
-        for kind, frame in (("images", images), ("samples", samples)):  # samples last: they mark the batch as done
-            buffer = io.BytesIO()
-            frame.to_parquet(buffer, index=False)
-            write_atomic(folder / f"{prefix}{kind}.parquet", buffer.getvalue())
-
-    def read(self, kind: str) -> pd.DataFrame:
-        """All rows of a kind ("samples" or "images"), sorted; empty before the first batch."""
-        whole = self.folder / f"{kind}.parquet"
-        files = [whole] if whole.exists() else []
-        files += sorted(self.parts.glob(f"*.{kind}.parquet"))
-        try:
-            frames = [pd.read_parquet(f) for f in files]
-        except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
-            raise BenchError(f"{self.folder} holds a damaged file ({error}): delete it and run again.") from error
-        if not frames:
-            return pd.DataFrame()
-        rows = pd.concat(frames, ignore_index=True).drop_duplicates(KEYS[kind])
-        return rows.sort_values(KEYS[kind], ignore_index=True)
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """What the method declared: its registered name and the fields of :class:`bench.contract.Facts`."""
-        return dict(read_json(self.folder / "facts.json"))
-
-    @property
-    def timing(self) -> dict[str, Any] | None:
-        """What `set_timing` stored."""
-        path = self.folder / "timing.json"
-        return read_json(path) if path.exists() else None
-
-    def set_timing(self, timing: Mapping[str, Any]) -> None:
-        """Store wall times."""
-        write_json(self.folder / "timing.json", dict(timing))
+EARLIER = "was made by an earlier version of this suite: use another out=DIR and run again."
 
 
 class RunDir:
@@ -207,36 +108,83 @@ class RunDir:
         names = [str(p) for p in folder.iterdir() if (p / "config.yaml").is_file()] if folder.is_dir() else []
         return near_matches(str(self.path), names)
 
-    def open(self, record: Mapping[str, Any], frozen: tuple[str, ...]) -> None:
-        """Write the configuration; BenchError if the directory was made with other values of the `frozen` keys."""
-        if (self.path / "config.yaml").is_file():
-            before = self.config
-            changed = [k for k in frozen if before.get(k) != record[k]]
-            if changed:
-                differences = "; ".join(f"{k} was {before.get(k)}, is {record[k]}" for k in changed)
-                raise BenchError(
-                    f"{self.path} was made with another configuration ({differences}): use another out=DIR."
-                )
+    def set_config(self, record: Mapping[str, Any]) -> None:
+        """Write the configuration of this start."""
         write_atomic(self.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(record))))
+
+    @contextmanager
+    def claiming(self) -> Iterator[None]:
+        """Wait until no other part compares or claims cells, and keep them from it meanwhile."""
+        with disk_errors(self.path):
+            lock = FileLock(self.path / "claim.lock")
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
 
     def add_environment(self, environment: Mapping[str, Any]) -> None:
         """Append what this start runs on."""
         path = self.path / f"environment{self._suffix}.json"
         write_json(path, [*(read_json(path) if path.exists() else []), dict(environment)])
 
+    def perceptual(self, asked: str) -> str | None:
+        """The perceptual distance that was taken in an earlier start for what was asked, None before that."""
+        path = self.path / "perceptual.json"
+        return read_json(path).get(asked) if path.is_file() else None
+
+    def set_perceptual(self, asked: str, taken: str) -> None:
+        """Keep the perceptual distance for later starts."""
+        if self.perceptual(asked) != taken:
+            path = self.path / "perceptual.json"
+            write_json(path, {**(read_json(path) if path.is_file() else {}), asked: taken})
+
+    def rows_together(self, of: Mapping[str, Any]) -> int | None:
+        """Rows together that an earlier start has chosen for a method on a device (`of`), None if none has."""
+        for path in sorted(self.path.glob("compute*.json")):
+            for record in read_json(path):
+                if all(record.get(k) == v for k, v in of.items()):
+                    return int(record["rows"])
+        return None
+
+    def set_rows_together(self, of: Mapping[str, Any], rows: int) -> None:
+        """Keep a choice of rows together for later starts."""
+        path = self.path / f"compute{self._suffix}.json"
+        write_json(path, [*(read_json(path) if path.is_file() else []), {**of, "rows": rows}])
+
+    def seen(self) -> dict[int, tuple[str, str]]:
+        """Fingerprint (`Dataset.fingerprint`) and content of images whose content has been looked at."""
+        found: dict[int, tuple[str, str]] = {}
+        for path in sorted(self.path.glob("images*.json")):
+            found |= {int(i): (f, c) for i, (f, c) in read_json(path).items()}
+        return found
+
+    def set_seen(self, seen: Mapping[int, tuple[str, str]]) -> None:
+        """Replace what `seen` returns."""
+        write_json(self.path / f"images{self._suffix}.json", {str(i): list(v) for i, v in sorted(seen.items())})
+
     def cell(self, key: CellKey) -> Cell:
         """Return the cell of a key."""
         return Cell(self.path / "cells" / key.folder, key)
 
-    def cells(self) -> list[Cell]:
-        """All cells that hold results, of this configuration and of earlier ones, ordered by their folder's name."""
+    def claimed(self) -> list[Cell]:
+        """All cells that rows or samples have been claimed for, ordered by their folder's name.
+
+        Raises:
+            BenchError: the directory was made by an earlier version.
+
+        """
         found = []
         for path in sorted((self.path / "cells").glob("*/cell.json")):
             identity = read_json(path)
-            key = CellKey("", identity["scale"], identity["tau"])
-            label = path.parent.name.removesuffix(key.folder)
-            found.append(self.cell(CellKey(label, key.scale, key.tau)))
-        return [cell for cell in found if cell.done()]
+            if "version" not in identity:
+                raise BenchError(f"{self.path} {EARLIER}")
+            found.append(self.cell(CellKey.of_folder(path.parent.name, identity["scale"], identity["tau"])))
+        return found
+
+    def cells(self) -> list[Cell]:
+        """All cells that have rows, of this configuration and of earlier ones."""
+        return [cell for cell in self.claimed() if cell.done()]
 
     @property
     def failures_file(self) -> Path:
@@ -245,7 +193,7 @@ class RunDir:
 
     @property
     def failures(self) -> list[dict[str, Any]]:
-        """Images that could not be used: cell, image, reason."""
+        """What failed: what, image (None for all), reason."""
         path = self.failures_file
         return [json.loads(line) for line in path.read_text().splitlines() if line] if path.exists() else []
 
@@ -254,5 +202,10 @@ class RunDir:
         write_atomic(self.failures_file, "".join(json.dumps(f, sort_keys=True) + "\n" for f in failures))
 
     def image_folder(self, scale: int, index: int) -> Path:
-        """Where the selected PNG files of one image are."""
+        """Where ``hr.png`` and ``lr.png`` of an image are."""
         return self.path / "images" / f"x{scale}" / f"{index:06d}"
+
+    def set_image(self, scale: int, index: int, hr: np.ndarray, lr: np.ndarray) -> None:
+        """Keep an image and its observation, uint8 [H, W, 3] and [h, w, 3], for the figures."""
+        for name, picture in (("hr", hr), ("lr", lr)):
+            write_png(self.image_folder(scale, index) / f"{name}.png", picture)

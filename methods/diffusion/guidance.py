@@ -12,7 +12,7 @@ from bench.data import make_dataset
 from bench.metrics import Evaluation, load_metrics
 from bench.operators.bicubic import Bicubic
 from bench.run.draw import Sampler, observe
-from bench.run.runner import evaluate
+from bench.run.evaluate import evaluate
 from bench.run.study import Study, register_study
 from bench.settings import build
 

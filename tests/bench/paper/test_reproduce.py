@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from bench.cli import main
@@ -14,10 +15,11 @@ from bench.contract import Facts, Method, Noise, methods, register_method
 from bench.data import make_dataset
 from bench.errors import BenchError
 from bench.paper.plan import Probe, check_disk, duration, estimate, needed_checkpoints, probe
+from bench.paper.reproduce import _chosen_images
 from bench.paper.tables import Entry, published
-from bench.run.pictures import chosen_images, draw_pictures
-from bench.run.runner import run
-from bench.run.store import CellKey, RunDir
+from bench.run.cell import CellKey
+from bench.run.runner import open_run, run
+from bench.run.store import RunDir
 
 QUICK = ["dataset=synthfaces", "limit=2", "n=2", "metrics=[psnr,stlpips_alex,apd_mse,seconds]", "device=cpu",
          "timing.budget=0.01", "methods=[bicubic,cvdvae]", "pictures.images=1", "pictures.samples=2",
@@ -100,22 +102,66 @@ def test_published_tables_as_printed() -> None:
 
 
 def test_figures_show_the_samples_of_the_run(configure: Callable[..., RunConfig], tmp_path: Path) -> None:
-    config = configure("methods=[cvdvae]", "figure_images=2", "n=2", "limit=2")
+    config = configure("methods=[cvdvae]", "n=2", "limit=2", "methods.cvdvae.compute.rows=2")
     directory, _ = run(config)
-    alone = RunDir(tmp_path / "alone")
-    draw_pictures(config, alone, [CellKey("cvdvae", 8, 0.8)], [1], samples=2)
-    for j in range(2):
-        name = f"cvdvae_tau0.8_{j}.png"
-        drawn = (alone.image_folder(8, 1) / name).read_bytes()
-        assert drawn == (directory.image_folder(8, 1) / name).read_bytes()
+    key = CellKey("cvdvae", 8, 0.8)
+    with open_run(config.model_copy(update={"out": tmp_path / "alone"}), [key]) as session:
+        assert session.draw([key], [1], samples=2)
+    files = [f"cells/cvdvae_x8_tau0.8/samples/000001_{j}.png" for j in range(2)]
+    for name in [*files, "images/x8/000001/hr.png", "images/x8/000001/lr.png"]:
+        assert (tmp_path / "alone" / name).read_bytes() == (directory.path / name).read_bytes()
+    assert not RunDir(tmp_path / "alone").cells()  # pictures are no rows
+
+
+def test_pictures_belong_to_the_settings_that_drew_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    quick = ["scale=8", "methods=[cvdvae]"]
+    assert reproduce("figure1", tmp_path, *quick) == 0
+    before = (tmp_path / "figures" / "figure1.png").read_bytes()
+    assert reproduce("figure1", tmp_path, *quick, "methods.cvdvae.output=mean") == 1
+    assert "settings.output was draw, is mean" in capsys.readouterr().err
+    assert reproduce("figure1", tmp_path, *quick, "methods.cvdvae.output=mean", "stale=recompute") == 0
+    assert (tmp_path / "figures" / "figure1.png").read_bytes() != before
+    assert (tmp_path / "cells" / "cvdvae_x8_tau0.8" / "superseded-1" / "samples" / "000000_0.png").is_file()
+
+
+def test_a_picture_of_a_replaced_image_is_refused(
+    tmp_path: Path, image_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = ["dataset=folder", f"dataset.path={image_folder}", "dataset.size=64", "scale=8", "methods=[cvdvae]"]
+    words = ["reproduce", "figure1", *QUICK[1:], *data, f"out={tmp_path / 'out'}"]
+    assert main(words) == 0
+    before = (tmp_path / "out" / "images/x8/000000/hr.png").read_bytes()
+    Image.new("RGB", (80, 80)).save(image_folder / "0.png")
+    assert main(words) == 1
+    assert "0.png is no longer what it was" in capsys.readouterr().err
+    assert main([*words, "stale=recompute"]) == 0
+    assert (tmp_path / "out" / "images/x8/000000/hr.png").read_bytes() != before
+
+
+def test_failures_of_all_tables_are_kept(tmp_path: Path) -> None:
+    class Fails(Method):
+        facts = Facts(title="Fails")
+
+        def draw(self, y: Tensor, n: int, tau: float | None, noise: Noise) -> Tensor:
+            broken = "test-000000" if tau == 0.1 else "test-000001"
+            return torch.full((len(y), n, 3, 64, 64), torch.nan if noise.ids[0] == broken else 0.5)
+
+    register_method("fails")(Fails)
+    try:
+        more = ["methods=[bicubic]", "+methods.fails={}", "reference=fails", "scale=8", f"out={tmp_path}"]
+        assert main(["reproduce", "table1", "table2", *QUICK, *more]) == 1
+        failed = {(f["what"], f["image"]) for f in RunDir(tmp_path).failures}
+        assert failed == {("fails_x8_tau0.1", "test-000000"), ("fails_x8_tau0.8", "test-000001")}
+    finally:
+        methods._items.pop("fails")
 
 
 def test_chosen_images() -> None:
     dataset = make_dataset({"name": "synthfaces", "size": 64, "split": "test"})
-    assert chosen_images(dataset, None, 3) == [0, 1, 2]
-    assert chosen_images(dataset, ["test-000007", "test-000002"], 1) == [7, 2]
+    assert _chosen_images(dataset, None, 3) == [0, 1, 2]
+    assert _chosen_images(dataset, ["test-000007", "test-000002"], 1) == [7, 2]
     with pytest.raises(BenchError, match="no image 'x'"):
-        chosen_images(dataset, ["x"], 1)
+        _chosen_images(dataset, ["x"], 1)
 
 
 def test_parts_of_the_images_then_the_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,13 +1,15 @@
 from collections.abc import Callable
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from bench.config import RunConfig
-from bench.report.figures import deviation_map, sample_grids, sample_heads, strips_of_image
+from bench.errors import BenchError
+from bench.report.figures import Strip, deviation_map, picture_grid, sample_grids, sample_heads, strips_of_image
 from bench.report.plots import on_front, write_plots
+from bench.run.cell import CellKey
 from bench.run.runner import run
-from bench.run.store import CellKey
 
 
 def test_grids_show_the_kept_images(configure: Callable[..., RunConfig]) -> None:
@@ -30,8 +32,29 @@ def test_figures_are_reproducible(configure: Callable[..., RunConfig]) -> None:
 
 
 def test_nothing_kept_nothing_drawn(configure: Callable[..., RunConfig]) -> None:
-    directory, _ = run(configure("figure_images=0"))
+    directory, _ = run(configure("save_samples=none"))
     assert sample_grids(directory) == []
+
+
+def test_as_many_images_as_asked_for(configure: Callable[..., RunConfig]) -> None:
+    directory, _ = run(configure("figure_images=2"))
+    assert len(list((directory.path / "images" / "x8").iterdir())) == 2
+    assert directory.cell(CellKey("bicubic", 8, None)).samples.count(2) == 1  # kept, not shown
+
+
+def test_a_damaged_picture_is_named(configure: Callable[..., RunConfig]) -> None:
+    directory, _ = run(configure("limit=1"))
+    for path in (directory.image_folder(8, 0) / "hr.png", directory.path / "cells/bicubic_x8/samples/000000_0.png"):
+        whole = path.read_bytes()
+        path.write_bytes(whole[:60])
+        with pytest.raises(BenchError, match=f"{path.name} is damaged"):
+            sample_grids(directory)
+        path.write_bytes(whole)
+
+
+def test_dollars_are_no_formula() -> None:
+    grid = picture_grid([Strip(r"a_$x$", [np.zeros((4, 4, 3), np.uint8)])], ["LR"])
+    assert grid.texts[0].get_text() == r"a_\$x\$"
 
 
 def test_deviation_maps() -> None:
@@ -45,10 +68,11 @@ def test_deviation_maps() -> None:
 
 
 def test_the_map_of_samples_has_its_column(configure: Callable[..., RunConfig]) -> None:
-    directory, _ = run(configure("methods=[bicubic,cvdvae]", "figure_images=1", "n=2"))
+    directory, _ = run(configure("methods=[bicubic,cvdvae]", "n=2"))
     bicubic, cvdvae = strips_of_image(
-        directory.image_folder(8, 0),
-        [(CellKey("bicubic", 8, None), "B"), (CellKey("cvdvae", 8, 0.8), "C")],
+        directory,
+        0,
+        [(directory.cell(CellKey("bicubic", 8, None)), "B"), (directory.cell(CellKey("cvdvae", 8, 0.8)), "C")],
         2,
         spread=True,
     )

@@ -1,3 +1,4 @@
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -9,9 +10,10 @@ import pytest
 from bench.config import RunConfig
 from bench.files import write_atomic, write_json
 from bench.paper.tables import beside_paper, published, write_paper
-from bench.report.tables import differences, escape, read_rows, summarise, write_tables
+from bench.report.tables import differences, escape, escape_markdown, read_rows, summarise, write_tables
+from bench.run.cell import CellKey
 from bench.run.runner import run
-from bench.run.store import CellKey, RunDir
+from bench.run.store import RunDir
 
 METRICS = ["psnr", "lpips_alex", "apd_mse", "seconds"]
 
@@ -30,12 +32,14 @@ def directory(tmp_path: Path) -> RunDir:
         n = 1 if label == "bicubic" else 2
         cell = run_dir.cell(CellKey(label, 8, tau))
         samples = pd.DataFrame({"index": np.repeat(range(4), n), "sample": list(range(n)) * 4, "image": "x"})
+        samples["metrics"] = "apd_mse lpips_alex psnr"
         samples = samples.assign(method=label, scale=8, tau=np.nan if tau is None else tau)
         samples["psnr"] = level + samples["index"] + samples["sample"]
         samples["lpips_alex"] = 0.3
         images = pd.DataFrame({"index": range(4), "image": "x", "apd_mse": 0.002 * (n - 1)})
         cell.add(0, samples, images)
-        write_json(cell.folder / "cell.json", {"scale": 8, "tau": tau})
+        operator = {"name": "bicubic", "sigma": 0.0}
+        write_json(cell.folder / "cell.json", {"version": 1, "scale": 8, "tau": tau, "operator": operator})
         facts = {"title": f"The {label}", "method": label, "evaluations": 0 if label == "bicubic" else 1}
         write_json(cell.folder / "facts.json", facts)
         cell.set_timing({"seconds": [0.5, 0.7]})
@@ -55,7 +59,7 @@ def test_means_are_over_samples_then_images(directory: RunDir) -> None:
 def test_the_apd_may_be_of_the_first_images_only(directory: RunDir) -> None:
     frame = directory.cell(CellKey("odd", 8, None)).read("images")
     folder = directory.path / "cells" / "odd_x8"
-    frame.assign(apd_mse=[1.0, 2.0, 4.0, 8.0]).to_parquet(folder / "parts" / "000000.images.parquet")
+    frame.assign(apd_mse=[1.0, 2.0, 4.0, 8.0]).to_parquet(folder / "parts" / "000000.1.images.parquet")
     config = (directory.path / "config.yaml").read_text()
     (directory.path / "config.yaml").write_text(config + "apd_images: 2\n")
     table = summarise(*read_rows(directory)).set_index("method")
@@ -66,11 +70,13 @@ def test_the_apd_may_be_of_the_first_images_only(directory: RunDir) -> None:
 def test_csv_has_the_papers_columns_and_bounds(directory: RunDir) -> None:
     write_tables(directory)
     frame = pd.read_csv(directory.path / "table.csv")
-    expected = ["scale", "method", "tau", "n_images"]
+    expected = ["scale", "method", "tau", "operator", "sigma", "n_images"]
     for name in ("psnr", "lpips_alex", "apd_mse_e4", "seconds"):
         expected += [name, f"{name}_lo", f"{name}_hi"]
     assert list(frame.columns) == expected
     assert frame["tau"].isna().tolist() == [True, False, False, True]
+    assert frame["operator"].tolist() == ["bicubic"] * 4
+    assert frame["sigma"].tolist() == [0.0] * 4
 
 
 def test_latex_marks_best_and_second_and_compiles_its_structure(directory: RunDir) -> None:
@@ -118,6 +124,31 @@ def test_published_figures() -> None:
     assert (
         frame[(frame.method == "hcflow") & (frame.scale == 4) & (frame.metric == "psnr")]["published"].item() == 31.74
     )
+
+
+def test_other_operators_are_named_and_not_compared_with_the_paper(directory: RunDir) -> None:
+    assert "Observations" not in (write_tables(directory), (directory.path / "table.md").read_text())[1]
+    path = directory.path / "cells" / "cvdvae_x8_tau0.8" / "cell.json"
+    operator = {"name": "bicubic", "sigma": 0.05}
+    path.write_text(path.read_text().replace('"sigma": 0.0', '"sigma": 0.05'))
+    assert json.loads(path.read_text())["operator"] == operator
+    frame = beside_paper(*read_rows(directory), summarise(*read_rows(directory)))
+    assert set(frame[frame.method == "cvdvae"]["tau"]) == {0.1}
+    write_tables(directory)
+    assert pd.read_csv(directory.path / "table.csv")["sigma"].tolist() == [0, 0, 0.05, 0]
+    assert "Observations: bicubic, sigma 0; bicubic, sigma 0.05." in (directory.path / "table.md").read_text()
+
+
+def test_a_metric_that_some_rows_lack_is_not_available(directory: RunDir) -> None:
+    config = directory.path / "config.yaml"
+    config.write_text(config.read_text().replace("psnr", "psnr, ssim, diversity_lpips_alex"))
+    text = write_tables(directory)
+    assert text.splitlines()[2].split().count("n/a") == 2
+    assert pd.read_csv(directory.path / "table.csv")[["ssim", "diversity_lpips_alex"]].isna().all(axis=None)
+
+
+def test_titles_survive_markdown() -> None:
+    assert escape_markdown(r"a|b \| <i>") == r"a\|b \\\| &lt;i>"
 
 
 def test_paper_files(directory: RunDir) -> None:

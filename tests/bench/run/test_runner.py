@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -18,15 +18,17 @@ import pytest
 import torch
 from PIL import Image
 
-from bench.config import MethodConfig, RunConfig, parse_shard
-from bench.contract import Facts, Method, methods, register_method
+from bench.config import RunConfig, parse_shard
+from bench.contract import Facts, Method, methods
 from bench.data import make_dataset
 from bench.errors import BenchError
 from bench.metrics import Evaluation
 from bench.operators.bicubic import Bicubic, enlarge
 from bench.report.tables import write_tables
-from bench.run.runner import evaluate, run
-from bench.run.store import CellKey, RunDir
+from bench.run.cell import CellKey
+from bench.run.evaluate import evaluate
+from bench.run.runner import run
+from bench.run.store import RunDir
 
 Configure = Callable[..., RunConfig]
 
@@ -39,19 +41,6 @@ class Noisy(Method):
     def draw(self, y, n, tau, noise):
         x = enlarge(y, self.operator.size)[:, None] + 0.1 * tau * noise.normal(3, *self.operator.size)
         return x.clamp(0, 1)
-
-
-@pytest.fixture
-def add() -> Iterator[Callable[[type[Method], RunConfig], RunConfig]]:
-    """Register a class as `misfit` for one test and return a configuration that runs it."""
-
-    def register(cls: type[Method], config: RunConfig, *others: str) -> RunConfig:
-        register_method("misfit")(cls)
-        entries = (MethodConfig("misfit", "misfit", {}), *(MethodConfig(o, o, {}) for o in others))
-        return config.model_copy(update={"methods": entries})
-
-    yield register
-    methods._items.pop("misfit", None)
 
 
 def rows(directory: RunDir, label: str = "misfit", tau: float | None = 0.8, scale: int = 8) -> pd.DataFrame:
@@ -84,13 +73,14 @@ def test_rows_and_files(configure: Configure, add) -> None:
     )
     assert complete
     frame = rows(directory)
-    assert list(frame.columns) == ["method", "scale", "tau", "index", "image", "sample", "psnr"]
+    assert list(frame.columns) == ["method", "scale", "tau", "index", "image", "sample", "metrics", "psnr"]
     assert len(frame) == 9
     assert frame["sample"].tolist() == [0, 1, 2] * 3
     apd = {tau: directory.cell(CellKey("misfit", 8, tau)).read("images")["apd_mse"].mean() for tau in (0.1, 0.8)}
     assert apd[0.8] > 10 * apd[0.1]
-    names = {p.name for p in (directory.path / "images/x8/000000").iterdir()}
-    assert {"hr.png", "lr.png", "misfit_tau0.1_0.png", "misfit_tau0.8_2.png"} <= names
+    assert {p.name for p in (directory.path / "images/x8/000000").iterdir()} == {"hr.png", "lr.png"}
+    names = {p.name for p in (directory.path / "cells/misfit_x8_tau0.1/samples").iterdir()}
+    assert names == {f"{i:06d}_{j}.png" for i in range(3) for j in range(3)}
     environment = directory.path / "environment.json"
     assert "torch" in environment.read_text()
     timing = directory.cell(CellKey("misfit", 8, 0.8)).timing
@@ -135,12 +125,12 @@ def test_undeclared_scale_is_refused(configure: Configure, add) -> None:
     class Only4(Noisy):
         facts = Facts(title="Only 4", scales=(4,))
 
-    with pytest.raises(BenchError, match="misfit does scale 4, not 8"):
+    with pytest.raises(BenchError, match="Only 4 does not do scale=8"):
         run(add(Only4, configure()))
 
 
 def test_unknown_parameter_is_refused_before_anything_runs(configure: Configure) -> None:
-    with pytest.raises(BenchError, match=r"methods\.bicubic\.sharpness is no parameter"):
+    with pytest.raises(BenchError, match=r"methods\.bicubic\.sharpness is no setting"):
         run(configure("+methods.bicubic.sharpness=1"))
 
 
@@ -184,7 +174,7 @@ def test_a_broken_contract_is_one_sentence_and_others_go_on(configure: Configure
 
     directory, complete = run(add(Broken, configure(), "bicubic"))
     assert not complete
-    assert "python -m bench check method=misfit" in directory.failures[0]["reason"]
+    assert "broke the contract" in directory.failures[0]["reason"]
     assert len(rows(directory, "bicubic", None)) == 3
 
 
@@ -196,7 +186,7 @@ def test_a_bug_leaves_its_traceback_and_others_go_on(configure: Configure, add) 
     directory, complete = run(add(Bug, configure(), "bicubic"))
     assert not complete
     assert "ZeroDivisionError: oops" in directory.failures[0]["reason"]
-    assert "in sample" in (directory.path / "errors" / "misfit_x8.txt").read_text()
+    assert "in draw" in (directory.path / "errors" / "misfit_x8.txt").read_text()
     assert len(rows(directory, "bicubic", None)) == 3
 
 
@@ -261,23 +251,23 @@ def test_metrics_run_without_tf32_and_leave_the_methods_setting() -> None:
 
 
 def test_full_disk_keeps_what_is_done(configure: Configure, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    import bench.run.store
+    import bench.files
 
     real, count = os.fsync, iter(range(10**6))
 
     def fsync(fd: int) -> None:
-        if next(count) > 12:
+        if next(count) > 16:
             raise OSError(errno.ENOSPC, "No space left on device")
         real(fd)
 
-    monkeypatch.setattr(bench.run.store.os, "fsync", fsync)
+    monkeypatch.setattr(bench.files.os, "fsync", fsync)
     with pytest.raises(BenchError, match="the disk is full"):
-        run(configure("limit=8", "figure_images=0"))
-    monkeypatch.setattr(bench.run.store.os, "fsync", real)
+        run(configure("limit=8", "save_samples=none"))
+    monkeypatch.setattr(bench.files.os, "fsync", real)
     kept = len(rows(RunDir(tmp_path / "run"), "bicubic", None))
     assert 0 < kept < 8
     assert not list((tmp_path / "run").rglob("*.tmp"))
-    assert run(configure("limit=8", "figure_images=0"))[1]
+    assert run(configure("limit=8", "save_samples=none"))[1]
 
 
 def test_two_runs_cannot_share_a_directory(configure: Configure) -> None:
@@ -333,7 +323,7 @@ def test_a_wrong_part_is_one_sentence(configure: Configure, text: str) -> None:
 
 @pytest.mark.parametrize("kills", [3])
 def test_sigkill_at_any_point_and_resume_give_the_same_tables(tmp_path: Path, kills: int) -> None:
-    settings = ["limit=40", "scale=[4,8]", "metrics=[psnr,ssim,brisque,apd_mse]", "device=cpu", "figure_images=2"]
+    settings = ["limit=40", "scale=[4,8]", "metrics=[psnr,ssim,brisque,apd_mse]", "device=cpu", "save_samples=all"]
 
     def command(out: Path) -> list[str]:
         return [sys.executable, "-m", "bench", "run", *settings, f"out={out}"]
@@ -355,6 +345,8 @@ def test_sigkill_at_any_point_and_resume_give_the_same_tables(tmp_path: Path, ki
     subprocess.run(command(killed), check=True, capture_output=True)
     for name in ("table.csv", "table.md", "table.tex", "differences.csv"):
         assert (killed / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+    for path in (tmp_path / "whole" / "cells").glob("*/samples/*.png"):
+        assert (killed / path.relative_to(tmp_path / "whole")).read_bytes() == path.read_bytes()
     for name in ("samples", "images"):
         for path in (tmp_path / "whole" / "cells").glob(f"*/{name}.parquet"):
             other = killed / path.relative_to(tmp_path / "whole")
@@ -385,7 +377,7 @@ def test_memory_stays_flat(configure: Configure) -> None:
     peaks = []
     for limit in (50, 200):
         tracemalloc.start()
-        run(configure(f"limit={limit}", "figure_images=0", f"out={configure().out}-{limit}"))
+        run(configure(f"limit={limit}", "save_samples=none", f"out={configure().out}-{limit}"))
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 1.5 * peaks[0] + 2**20
@@ -410,14 +402,13 @@ def test_wrong_weights_for_existing_rows_are_refused(configure: Configure, add, 
     weights.write_bytes(b"one")
 
     class Weighted(Noisy):
-        def weights(self):
-            return [weights]
+        def files(self):
+            return {"network": weights}
 
     run(add(Weighted, configure("limit=1")))
     weights.write_bytes(b"two")
-    directory, complete = run(add(Weighted, configure("limit=2")))
-    assert not complete
-    assert "another configuration" in directory.failures[0]["reason"]
+    with pytest.raises(BenchError, match=r"the weights 'network' were .*, are .*: add stale=recompute"):
+        run(add(Weighted, configure("limit=2")))
 
 
 def test_operator_is_exact_for_every_image() -> None:

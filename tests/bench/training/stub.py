@@ -48,8 +48,8 @@ def make_config(out: Path, **changes: Any) -> TrainConfig:
     assert changes.keys() <= settings.keys()
     settings |= changes
     record = {k: v for k, v in settings.items() if k != "device"}
-    assert set(TrainConfig.model_fields) == settings.keys() | {"out", "record"}
-    return TrainConfig(**settings, out=out, record=record)
+    assert set(TrainConfig.model_fields) == settings.keys() | {"method", "out", "record"}
+    return TrainConfig(**settings, method={"name": "colour"}, out=out, record=record)
 
 
 def run(mode: str, out: Path) -> None:

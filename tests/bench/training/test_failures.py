@@ -106,7 +106,7 @@ def test_a_loss_that_is_never_finite(stub: ModuleType, tmp_path: Path) -> None:
 
 
 def test_a_hundred_skipped_steps_in_a_row(stub: ModuleType, tmp_path: Path) -> None:
-    config = stub.make_config(tmp_path, steps=500, save_every=0.0)
+    config = stub.make_config(tmp_path, steps=500, save_every=1e-9)
     sentence = r"diverged at step 107: the norm of its gradient was not finite in 100 steps in a row; the checkpoint of"
     with pytest.raises(BenchError, match=sentence):
         Trainer(stub.Colour(fault=nan_after(7)), config).fit()
@@ -128,7 +128,7 @@ def test_weights_that_are_not_finite_do_not_replace_good_ones(
             self.param_groups[0]["params"][0].fill_(float("inf"))
 
     monkeypatch.setattr(torch.optim.AdamW, "step", overflow)
-    trainer = Trainer(stub.Colour(), stub.make_config(tmp_path, steps=9, save_every=0.0))
+    trainer = Trainer(stub.Colour(), stub.make_config(tmp_path, steps=9, save_every=1e-9))
     with pytest.raises(BenchError, match="its weights are not finite; the checkpoint of step 2 is kept"):
         trainer.fit()
     assert (tmp_path / "checkpoint.pt").read_bytes() == before

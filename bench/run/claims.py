@@ -1,0 +1,142 @@
+"""Claim the cells of a run: compare all that their rows depend on with what it is now, before anything is sampled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from bench.config import RunConfig
+from bench.contract import Method
+from bench.errors import BenchError
+from bench.run.cell import Cell, CellKey
+from bench.run.draw import say
+from bench.run.identity import SHARED, differences, file_states, hashes, identity, plain, recorded_hashes
+from bench.run.images import Images
+from bench.run.store import RunDir
+
+HOW = "add stale=recompute, which sets the old rows aside and computes anew, or use another out=DIR"
+
+Identities = dict[CellKey, dict[str, Any]]
+
+
+@dataclass
+class Claims:
+    """What is compared, and with what.
+
+    Attributes:
+        config: the run.
+        directory: where the cells are.
+        images: as they are now.
+        needs_method: whether a cell has anything to do that needs the method.
+        load: loads a method by label and scale; None where it fails, which is a failure of this method alone.
+
+    """
+
+    config: RunConfig
+    directory: RunDir
+    images: Images
+    needs_method: Callable[[Cell], bool]
+    load: Callable[[str, int], Method | None]
+
+    def make(self, keys: Sequence[CellKey]) -> None:
+        """Claim cells; rows of something else are refused or, with ``stale=recompute``, set aside.
+
+        Raises:
+            BenchError: rows of something else, in one sentence that names it. Nothing has been written then.
+
+        """
+        by_label = {m.label: m for m in self.config.methods}
+        now = {k: identity(self.config, by_label[k.label], k) for k in keys}
+        claimed = self.directory.claimed()
+        if self.config.shard is None:
+            for cell in claimed:
+                cell.compact()
+        others = [c for c in claimed if c.key not in now]
+        stale = {cell.key for cell, _ in self._of_something_else(now, others)}
+        stale |= {cell.key for cell in self._of_other_images(now, others)}
+        stored = self._load_all(now, stale)
+        with self.directory.claiming():  # another part may have claimed meanwhile
+            for cell, reasons in self._of_something_else(now, others):
+                say(f"{cell.folder}: {'; '.join(reasons)}: the old rows are in {cell.supersede().name}.")
+            for cell, indices in self._of_other_images(now, others).items():
+                say(f"{cell.folder}: {len(indices)} images changed: their rows are in {cell.supersede(indices).name}.")
+            for key, (facts, files) in stored.items():
+                self.directory.cell(key).claim(now[key], facts, files)
+
+    def _cells(self, keys: Collection[CellKey]) -> list[Cell]:
+        return [self.directory.cell(k) for k in keys]
+
+    def _of_something_else(self, now: Identities, others: Sequence[Cell]) -> list[tuple[Cell, list[str]]]:
+        """Cells whose rows are of something else than now, and what; BenchError where that is to be refused."""
+        stale = []
+        shared = {k: v for i in now.values() for k, v in i.items() if k in SHARED}
+        for cell in [*self._cells(now), *others]:
+            before = cell.identity
+            if before is None:
+                reasons = ["nothing tells what they depend on (cell.json is gone)"] if cell.done() else []
+            elif cell.key in now:
+                reasons = differences(before, {"weights": before.get("weights"), **now[cell.key]})
+            else:
+                reasons = differences(before, shared, tuple(shared))
+            if reasons:
+                stale.append((cell, reasons))
+        if stale and self.config.stale == "refuse":
+            cell, reasons = stale[0]
+            raise BenchError(f"{cell.folder}{_more(stale)} holds rows of something else: {'; '.join(reasons)}: {HOW}.")
+        return stale
+
+    def _of_other_images(self, now: Identities, others: Sequence[Cell]) -> dict[Cell, list[int]]:
+        """Images, by cell, whose rows are of another content; BenchError where that is to be refused."""
+        found = {}
+        for cell in [*self._cells(now), *others]:
+            contents = cell.contents()
+            changed = self.images.changed(contents)
+            if changed and self.config.stale == "refuse":
+                raise BenchError(
+                    f"{cell.folder} holds rows of another image: {contents[changed[0]][0]}{_more(changed)} is no "
+                    f"longer what it was: {HOW}."
+                )
+            if changed:
+                found[cell] = changed
+        return found
+
+    def _load_all(
+        self, now: Identities, stale: Collection[CellKey]
+    ) -> dict[CellKey, tuple[dict[str, Any], dict[str, Any]]]:
+        """Load every method that has something to do and complete the identities with the hashes of its files.
+
+        The last one is the first that will sample, so that it can stay loaded.
+
+        Returns:
+            facts and files of the cells that can be claimed.
+
+        """
+        stored: dict[CellKey, tuple[dict[str, Any], dict[str, Any]]] = {}
+        order = [(m.label, scale) for scale in self.config.scales for m in self.config.methods]
+        names = {m.label: m.name for m in self.config.methods}
+        for label, scale in reversed(order):
+            keys = [k for k in now if (k.label, k.scale) == (label, scale)]
+            if all(self._is_finished(key, stale) for key in keys):
+                for key in keys:
+                    now[key]["weights"] = recorded_hashes(self.directory.cell(key))
+            elif (method := self.load(label, scale)) is not None:
+                facts = asdict(method.facts) | {"method": names[label], "evaluations": method.evaluations}
+                files = dict(method.files())
+                weights = hashes(files)
+                for key in keys:
+                    now[key]["weights"] = weights
+                    stored[key] = (plain(facts), file_states(files))
+        return stored
+
+    def _is_finished(self, key: CellKey, stale: Collection[CellKey]) -> bool:
+        """Whether a cell needs its method no more, not even to compute its rows anew."""
+        cell = self.directory.cell(key)
+        before = cell.identity
+        if before is None or key in stale or self.needs_method(cell):
+            return False
+        return self.config.stale == "refuse" or recorded_hashes(cell) == before["weights"]
+
+
+def _more(found: Collection[Any]) -> str:
+    return f" (and {len(found) - 1} more)" if len(found) > 1 else ""

@@ -1,0 +1,105 @@
+"""What rows depend on, by role and content, and how to say what of it has changed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bench.config import MethodConfig, RunConfig
+from bench.contract import methods
+from bench.files import sha256
+from bench.run.cell import Cell, CellKey
+
+SHARED = ("operator", "dataset", "n", "seed", "quantise")
+"""What all cells of one directory have in common."""
+HASH = 12
+"""Digits of a hash in a sentence."""
+
+
+def settings_of(m: MethodConfig) -> dict[str, Any]:
+    """A method's settings without its options of computing, which change nothing but by rounding."""
+    return {k: v for k, v in m.parameters.items() if k != "compute"}
+
+
+def compute_of(m: MethodConfig) -> dict[str, Any]:
+    """A method's options of computing; empty for a method without a network."""
+    return plain(m.parameters.get("compute") or {})
+
+
+def identity(config: RunConfig, m: MethodConfig, key: CellKey) -> dict[str, Any]:
+    """All that a cell's rows depend on, but for the weights."""
+    return plain(
+        {
+            "method": m.name,
+            "version": methods.facts(m.name).version,
+            "settings": settings_of(m),
+            "scale": key.scale,
+            "tau": key.tau,
+            "operator": {"sigma": 0.0, **config.operator},
+            "dataset": dict(config.dataset),
+            "n": config.n,
+            "seed": config.seed,
+            "quantise": config.quantise,
+        }
+    )
+
+
+def plain(content: Any) -> Any:
+    """What JSON makes of it."""
+    return json.loads(json.dumps(content, default=str))
+
+
+def file_states(files: Mapping[str, Path]) -> dict[str, Any]:
+    """Path, size and time of change of files, by role: while these are the same, their content is."""
+    return {role: _file_state(path) for role, path in files.items()}
+
+
+def _file_state(path: Path) -> list[Any]:
+    s = path.stat()
+    return [str(path.resolve()), s.st_size, s.st_mtime_ns, s.st_ctime_ns]
+
+
+def hashes(files: Mapping[str, Path]) -> dict[str, str]:
+    """The sha256 of files, by role."""
+    return {role: sha256(path) for role, path in files.items()}
+
+
+def recorded_hashes(cell: Cell) -> dict[str, str]:
+    """The sha256 that the files a cell was made with have now; those that are gone are as they were."""
+    before = (cell.identity or {}).get("weights", {})
+    now = dict(before)
+    for role, state in cell.files.items():
+        path = Path(state[0])
+        if path.is_file() and _file_state(path) != state:
+            now[role] = sha256(path)
+    return now
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any], keys: tuple[str, ...] | None = None) -> list[str]:
+    """Say what differs between two identities, as in "settings.output was draw, is mean"; of all keys or of some."""
+    found = []
+    for key in sorted(before.keys() | now.keys()):
+        if keys is not None and key not in keys:
+            continue
+        found += _difference(key, before.get(key), now.get(key))
+    return found
+
+
+def _difference(key: str, before: Any, now: Any) -> list[str]:
+    if before == now:
+        return []
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        inner = sorted(before.keys() | now.keys())
+        return [text for k in inner for text in _difference(f"{key}.{k}", before.get(k), now.get(k))]
+    if key.startswith("weights."):
+        was, is_ = (("none" if v is None else v[:HASH]) for v in (before, now))
+        return [f"the weights '{key.removeprefix('weights.')}' were {was}, are {is_}"]
+    if key == "version":
+        return [f"the method was version {before}, is {now}"]
+    return [f"{key} was {_text(before)}, is {_text(now)}"]
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value) if isinstance(value, dict | list | bool) or value is None else str(value)
