@@ -8,14 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.config import MethodConfig, merge, method_config, plain, resolve_device, search_path
-from bench.contract import Facts, Method, Noise, methods
+from bench.config import merge, method_config, plain, resolve_device, search_path
+from bench.contract import Facts, Method, Noise
 from bench.errors import BenchError, near_matches
-from bench.operators import Operator, make_operator
-from bench.settings import build
-
-PROBE = 64
-"""Side, about, of the images for which an operator is built to see whether the method does it."""
+from bench.operators import Operator, make_operator, operator_kind
+from bench.run.selection import make_method
 
 
 def load_method(
@@ -47,11 +44,6 @@ def load_method(
     return LoadedMethod(method, _operator_config(operator, sigma), scale, resolve_device(device))
 
 
-def make_method(config: MethodConfig) -> Method:
-    """Build a method from its settings; BenchError for unknown names or settings."""
-    return build(methods.get(config.name), config.parameters, f"methods.{config.label}", config.name)
-
-
 class LoadedMethod:
     """A method that takes observations of any size that it can do.
 
@@ -73,9 +65,7 @@ class LoadedMethod:
         self.device = torch.device(device)
         self._config = operator
         self._scale = scale
-        side = scale * max(2, PROBE // scale)
-        probe = self._operator((side, side))
-        if reason := self.facts.refuses(probe.kind, scale, probe.sigma):
+        if reason := self.facts.refuses(operator_kind(operator, scale), scale, float(operator.get("sigma", 0.0))):
             raise BenchError(f"{reason}.")
         self._prepared: Operator | None = None
         if method.size is not None:

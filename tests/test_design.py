@@ -55,5 +55,5 @@ def test_the_table_of_rooms_is_that_of_the_linter() -> None:
 def test_every_place_that_is_named_is_there() -> None:
     for path in re.findall(r"`((?:bench|configs|methods)/[\w./]*)`", DESIGN):
         assert "NAME" in path or (ROOT / path).exists(), path
-    for folder in re.findall(r"`((?:bench|configs|methods)/[\w/]*)(?:NAME|FAMILY)", DESIGN):
+    for folder in re.findall(r"`((?:bench|configs|methods)/[\w/]*?)(?:NAME|FAMILY)", DESIGN):
         assert (ROOT / folder).is_dir(), folder

@@ -19,7 +19,7 @@ from bench.errors import BenchError
 from bench.operators import make_operator
 from bench.operators.bicubic import Bicubic, enlarge
 from bench.run.draw import Sampler, observe
-from bench.run.runner import make_method
+from bench.run.selection import make_method
 
 
 def observed(photographs: Tensor, scale: int, size: tuple[int, int] = (64, 64)) -> Tensor:
