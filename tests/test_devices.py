@@ -19,7 +19,7 @@ from bench.config import RunConfig
 from bench.contract import Noise
 from bench.metrics import Evaluation, load_metrics
 from bench.operators.bicubic import Bicubic
-from bench.run.runner import make_method
+from bench.run.selection import make_method
 from bench.training.config import read_training
 from bench.training.trainable import trainables
 
