@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -40,6 +41,7 @@ Commands:
   data      list the datasets and how to get them
   operators list the operators, y = A x + sigma n
   weights   list, download or take local files of known checkpoints  [get NAME | add NAME FILE]
+  new       write a method, metric, dataset or operator to begin with KIND NAME [--package FOLDER]
 
 Examples:
   python -m bench run methods=[bicubic] scale=8
@@ -266,6 +268,12 @@ def _weights(words: list[str]) -> int:
     return 0
 
 
+def _new(words: list[str]) -> int:
+    from bench import new
+
+    return new.command(words)
+
+
 def _parser(command: str, description: str) -> argparse.ArgumentParser:
     return argparse.ArgumentParser(prog=f"python -m bench {command}", description=description)
 
@@ -282,7 +290,11 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "data": _list("data"),
     "operators": _list("operators"),
     "weights": _weights,
+    "new": _new,
 }
+CHOICES = {"train": "recipe=vdvae", "figure": "study=uk"}
+"""What a command needs before its settings can be completed."""
+RECIPE_FOR_METHOD = re.compile(r"^method=")
 HYDRA_COMMANDS = ("run", "check", "train", "figure", "reproduce")
 
 
@@ -304,7 +316,11 @@ def _complete(words: list[str]) -> int:
         print(" ".join(c for c in COMMANDS if c.startswith(typed[0] if typed else "")))
         return 0
     if typed:
-        os.environ["COMP_LINE"] = " ".join([head, *typed[1:]]) + (" " if line.endswith(" ") else "")
+        rest = [RECIPE_FOR_METHOD.sub("recipe=", w) if command == "train" else w for w in typed[1:]]
+        choice = CHOICES.get(command, "")  # hydra completes nothing where a choice is still to be made
+        if choice and not any(w.startswith(choice.partition("=")[0]) for w in rest[:-1]):
+            rest = [choice, *rest]
+        os.environ["COMP_LINE"] = " ".join([head, *rest]) + (" " if line.endswith(" ") else "")
     from bench.composing import complete
 
     complete(command, [w for w in words if w not in HYDRA_COMMANDS])

@@ -163,7 +163,7 @@ class RunConfig(Settings):
     paper: bool = setting(False, help="write the paper's figures beside the measured ones (paper.csv, .md, .tex)")
     perceptual: str = setting(
         "auto",
-        help="lpips_alex, lpips_vgg, stlpips_alex or stlpips_vgg; auto takes lpips_alex where its weights are "
+        help="lpips_alex, lpips_vgg or stlpips_alex; auto takes lpips_alex where its weights are "
         "on this machine, else stlpips_alex",
     )
     metrics: Names = setting(

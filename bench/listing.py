@@ -6,6 +6,7 @@ Each function returns the text to be printed; :func:`broken_plugins` says afterw
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -116,9 +117,9 @@ def _rows(registry: Any, row: Any) -> list[list[Cell]]:
 
 
 def _shipped() -> list[Path]:
-    import methods
-
-    return sorted(p for folder in methods.__path__ for p in Path(folder).glob("*/shipped/*.safetensors"))
+    spec = importlib.util.find_spec("methods")
+    folders = spec.submodule_search_locations or [] if spec else []
+    return sorted(p for folder in folders for p in Path(folder).glob("*/shipped/*.safetensors"))
 
 
 def _megabytes(path: Path) -> str:

@@ -5,7 +5,6 @@ The samplers of DPS and SR3 are not among them: diffusers' schedulers look at va
 
 from __future__ import annotations
 
-import copy
 import importlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +17,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from bench.config import RunConfig
 from bench.contract import Noise
 from bench.metrics import Evaluation, load_metrics
+from bench.metrics.perceptual import from_stlpips
+from bench.metrics.stlpips import load_weights
 from bench.operators.bicubic import Bicubic
 from bench.run.selection import make_method
 from bench.training.config import read_training
@@ -96,14 +97,12 @@ def test_training(name: str, request: pytest.FixtureRequest) -> None:
 
 def test_metrics(request: pytest.FixtureRequest) -> None:
     loaded = load_metrics(METRICS, "cpu")
-    for metric in loaded.values():
-        if hasattr(metric, "net"):  # one object for all tests
-            metric.net = copy.deepcopy(metric.net)
+    weights = load_weights("cpu")
     request.getfixturevalue("pretend")
     x = torch.rand(2, 3, 64, 64, device=GPU)
     operator = Bicubic(64, 8, device=GPU)
     e = Evaluation(x, operator.observe(x), torch.rand(2, 3, 3, 64, 64, device=GPU), operator)
     for name, metric in loaded.items():
         if hasattr(metric, "net"):
-            metric.net.to_device(GPU)
+            metric.net = from_stlpips({k: w.to(GPU) for k, w in weights.items()})
         assert metric(e).device == GPU, name

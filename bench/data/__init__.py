@@ -18,13 +18,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from bench.errors import BenchError, ImageError
 from bench.registry import Registry
 from bench.settings import build
+
+if TYPE_CHECKING:
+    from bench.posterior import GaussianMixture
 
 SPLITS = ("train", "val", "test")
 
@@ -45,21 +48,24 @@ class Dataset(ABC):
     Attributes:
         size: side of every image in pixels.
         ids: a name for each image, unique and the same on every machine: randomness is keyed by it.
-        range: smallest and largest intensity; None for images that are no photographs.
+        range: smallest and largest intensity; None for images that are no photographs: nothing is then clipped,
+            rounded or checked, and `load` gives float32.
+        mixture: the distribution of the images where it is known, and with it every posterior; else None.
 
     """
 
     facts: ClassVar[DataFacts]
+    range: tuple[float, float] | None = (0.0, 1.0)
+    mixture: GaussianMixture | None = None
     size: int
     ids: Sequence[str]
-    range: tuple[float, float] | None = (0.0, 1.0)
 
     def __len__(self) -> int:
         return len(self.ids)
 
     @abstractmethod
     def load(self, index: int) -> np.ndarray:
-        """Return image `index` as uint8 [size, size, 3]; ImageError if it cannot be used."""
+        """Return image `index` [size, size, 3], uint8, or float32 without a range; ImageError if it cannot be used."""
 
     def load_many(self, indices: Sequence[int]) -> np.ndarray:
         """Return several images as uint8 [N, size, size, 3]; faster than one by one where a dataset is computed."""
@@ -104,20 +110,20 @@ def content_of(image: np.ndarray) -> str:
 class Numbered(Sequence[str]):
     """Names ``prefix-000000`` and so on of many images, made when they are asked for."""
 
-    def __init__(self, prefix: str, count: int) -> None:
-        self.prefix, self.count = prefix, count
+    def __init__(self, prefix: str, length: int) -> None:
+        self.prefix, self.length = prefix, length
 
     def __len__(self) -> int:
-        return self.count
+        return self.length
 
     def __getitem__(self, i: Any) -> Any:
         if isinstance(i, slice):
-            return [self[k] for k in range(*i.indices(self.count))]
-        return f"{self.prefix}-{range(self.count)[i]:06d}"
+            return [self[k] for k in range(*i.indices(self.length))]
+        return f"{self.prefix}-{range(self.length)[i]:06d}"
 
     def __contains__(self, name: object) -> bool:
         number = str(name).removeprefix(f"{self.prefix}-")
-        return number.isdecimal() and int(number) < self.count and self[int(number)] == name
+        return number.isdecimal() and int(number) < self.length and self[int(number)] == name
 
 
 def file_identity(path: Path) -> list[Any]:

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bench.metrics import Evaluation, Metric, MetricFacts, register_metric
-from bench.operators.bicubic import resize_matrix
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -98,6 +97,8 @@ def brisque(x: Tensor) -> Tensor:
     Computed in float64 so that the table look-ups inside do not depend on rounding (float32 on devices without it).
     """
     import torch
+
+    from bench.operators.bicubic import resize_matrix
 
     x = x.float() if x.device.type == "mps" else x.double()
     luma = (255 * x * x.new_tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True).round()

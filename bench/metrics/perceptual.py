@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -109,6 +109,13 @@ def from_lpips(library: nn.Module) -> PerceptualNet:
     return PerceptualNet(cast("Callable[[Tensor], Sequence[Tensor]]", library.net), weights)
 
 
+def from_stlpips(weights: Mapping[str, Tensor]) -> PerceptualNet:
+    """Take the tensors of :func:`bench.metrics.stlpips.load_weights`; they stay on their device."""
+    from bench.metrics.stlpips import features
+
+    return PerceptualNet(partial(features, weights), [weights[f"lin{k}"] for k in range(1, 6)])
+
+
 def _load_lpips(backbone: str, device: torch.device) -> PerceptualNet:
     import lpips
 
@@ -137,10 +144,9 @@ def load_net(name: str, device: torch.device) -> PerceptualNet:
     family, _, backbone = name.partition("_")
     if family == "lpips":
         return _load_lpips(backbone, device)
-    from bench.metrics import stlpips
+    from bench.metrics.stlpips import load_weights
 
-    weights = stlpips.load_weights(device)
-    return PerceptualNet(partial(stlpips.features, weights), [weights[f"lin{k}"] for k in range(1, 6)])
+    return from_stlpips(load_weights(device))
 
 
 class _PerceptualMetric(Metric):

@@ -83,6 +83,10 @@ class Svd(ABC):
         """V c: coefficients [..., H, W] to images [..., H, W]."""
 
     @abstractmethod
+    def diagonal(self, c: Tensor) -> Tensor:
+        """Diagonal [H, W] of V diag(c) V^T: the variances of pixels, given those of coefficients [H, W]."""
+
+    @abstractmethod
     def u_t(self, y: Tensor) -> Tensor:
         """U^T y: observations [..., h, w] to coefficients [..., H, W], 0 where s is."""
 

@@ -101,6 +101,10 @@ class SeparableSvd(Svd):
         """V c."""
         return apply_matrices(self._v[0], self._v[1], c)
 
+    def diagonal(self, c: Tensor) -> Tensor:
+        """Diagonal of V diag(c) V^T."""
+        return apply_matrices(self._v[0].square(), self._v[1].square(), c)
+
     def u_t(self, y: Tensor) -> Tensor:
         """U^T y, padded with zeros."""
         c = apply_matrices(self._u[0].T, self._u[1].T, y)

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from hydra import compose, initialize_config_module
 from torch import Tensor
 
-from bench.config import RunConfig
+from bench.config import RunConfig, read_config, search_path
 from bench.contract import TOLERANCE, Method, Noise
 from bench.data import make_dataset
 from bench.errors import BenchError, ImageError
@@ -117,6 +118,19 @@ def check_method(config: RunConfig) -> Iterator[Result]:
         yield Result(name, verdict, detail)
         if name in FATAL and verdict == "fail":
             return
+
+
+def failures(name: str, *overrides: str) -> list[str]:
+    """Run the contract on a method and return what it breaks: a test of one's own asserts that it is nothing.
+
+    Args:
+        name: of its configuration.
+        *overrides: of settings, as on the command line of ``python -m bench check``.
+
+    """
+    with initialize_config_module("configs", version_base="1.3"):
+        config = read_config(compose("check", [f"methods=[{name}]", *overrides, *search_path()]))
+    return [f"{r.name}: {r.detail}" for r in check_method(config) if r.verdict == "fail"]
 
 
 def _judge(good: bool, detail: str) -> tuple[Verdict, str]:

@@ -1,1 +1,1 @@
-"""Training of any :class:`bench.contract.Trainable`: one trainer for all methods."""
+"""Training of any :class:`bench.training.trainable.Trainable`: one trainer for all methods."""

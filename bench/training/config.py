@@ -51,7 +51,7 @@ class TrainConfig(Settings):
     )
     seed: int = setting(0, ge=0, help="of all randomness")
     device: str = setting(
-        "auto", help="auto, cpu, cuda; torchrun --nproc-per-node=N -m bench train ... trains on N devices"
+        "auto", help="auto, cpu, cuda or cuda:N; torchrun --nproc-per-node=N -m bench train ... trains on N devices"
     )
     precision: Annotated[Literal["32", "bf16"], BeforeValidator(as_text)] = setting("32", help="of the network")
     budget: Annotated[
@@ -73,7 +73,9 @@ class TrainConfig(Settings):
     min_lr: float = setting(0.0, ge=0, help="smallest learning rate of the plateau")
     clip: float = setting(200.0, gt=0, help="largest norm of the gradient")
     skip: float | None = setting(
-        None, gt=0, help="steps with a larger norm are skipped; null skips only those that are not finite"
+        None,
+        gt=0,
+        help="steps with a larger norm are skipped; null skips only those that are not finite; 100 in a row end it",
     )
     ema: float = setting(
         0.999,

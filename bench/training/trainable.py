@@ -1,4 +1,4 @@
-"""What is trained: a network with its loss, and the randomness of a training step."""
+"""What the trainer needs of a method: a network with a loss, and the randomness of one step."""
 
 from __future__ import annotations
 

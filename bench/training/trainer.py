@@ -6,33 +6,48 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
-from lightning_fabric import Fabric
-from lightning_fabric.loggers import TensorBoardLogger
-from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torchvision.utils import make_grid
 from tqdm import tqdm
 
 from bench.errors import BenchError
-from bench.files import disk_errors, write_atomic, write_json
+from bench.files import write_atomic, write_json
 from bench.machine import environment, is_out_of_memory, keep_freed_memory
 from bench.operators import Operator, to_uint8
 from bench.operators.bicubic import Bicubic
+from bench.training.checkpoint import CHECKPOINT, Identity, hash_tensors, read_checkpoint, write_checkpoint
 from bench.training.config import TrainConfig
 from bench.training.data import Order, make_splits, to_tensor
+from bench.training.schedule import Schedule, ema_decay
 from bench.training.trainable import BatchNoise, Trainable
 
-CHECKPOINT = "checkpoint.pt"
+try:
+    import tensorboard  # type: ignore[import-untyped]  # noqa: F401 -- Fabric's logger imports it late
+    from lightning_fabric import Fabric
+    from lightning_fabric.loggers import TensorBoardLogger
+    from lightning_fabric.utilities.exceptions import MisconfigurationException
+except ImportError as error:
+    raise BenchError(f"Training needs the package {error.name}: pip install 'diverse-sr-bench[train]'.") from error
+
 WEIGHTS = "weights.safetensors"
 STEP_SEEDS = 1_000_003
 """Seeds of different runs do not share the seeds of their steps."""
+MOST_SKIPPED = 100
+"""After so many skipped steps in a row nothing will be learnt any more."""
+PREVIEWED = 4
+"""Batches of the validation images whose samples are compared with y."""
+
+
+class DivergedError(BenchError):
+    """The training has come to figures that are not finite; what was saved before is kept."""
 
 
 @dataclass
@@ -47,20 +62,38 @@ class State:
     factor: float = 1.0
 
 
+def fabric_arguments(device: str, environ: Mapping[str, str]) -> dict[str, Any]:
+    """Return what Fabric is told of devices.
+
+    Args:
+        device: cpu or cuda:N.
+        environ: variables that torchrun sets; it starts one process for each device of a machine.
+
+    Raises:
+        BenchError: several processes for one device.
+
+    """
+    kind, index = torch.device(device).type, torch.device(device).index
+    here = int(environ.get("LOCAL_WORLD_SIZE", "1"))
+    if here > 1 and index:
+        raise BenchError(
+            f"device={device} is one device for {here} processes: use device=cuda, "
+            "and choose the devices by CUDA_VISIBLE_DEVICES."
+        )
+    devices = [index or 0] if kind == "cuda" and here == 1 else here
+    return {"accelerator": kind, "devices": devices, "num_nodes": int(environ.get("WORLD_SIZE", "1")) // here}
+
+
 class Trainer:
     """Fit one trainable. `fit` goes on from the checkpoint in ``config.out`` if there is one."""
 
     def __init__(self, module: Trainable, config: TrainConfig) -> None:
         self.config = config
-        kind = torch.device(config.device).type
         precision = {"32": "32-true", "bf16": "bf16-mixed"}[config.precision]
         try:
-            here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # set by torchrun
             self.logger = TensorBoardLogger(config.out, name="", version="tensorboard")
             self.fabric = Fabric(
-                accelerator=kind,
-                devices=here,
-                num_nodes=int(os.environ.get("WORLD_SIZE", "1")) // here,
+                **fabric_arguments(config.device, os.environ),
                 precision=precision,  # type: ignore[arg-type]
                 loggers=self.logger,
             )
@@ -85,7 +118,12 @@ class Trainer:
         self.trained = {name: p for name, p in module.trained().items()}
         self.ema = {name: p.detach().clone() for name, p in self.trained.items()}
         self.state = State()
-        self.between_steps = True
+        self.whole = True
+        """Whether weights, averages and state belong together; a checkpoint is written only then."""
+        self.saved: int | None = None
+        """The step of the newest checkpoint."""
+        self.skipped_in_a_row = 0
+        self.any_finite = False
 
     @property
     def device(self) -> torch.device:
@@ -96,65 +134,79 @@ class Trainer:
         """Train until the steps or the budget are used up; write weights and a summary.
 
         Raises:
-            BenchError: out of memory, a full disk, a damaged checkpoint, or a loss that is never finite.
+            BenchError: out of memory, a full disk, a checkpoint that is damaged or of another training, or figures that
+                are not finite.
 
         """
         keep_freed_memory()
         c = self.config
+        train, val = make_splits(c.dataset, c.pool, c.val)
+        order = Order(len(train.images), c.batch, c.seed, c.flip)
+        frozen = {name: p for name, p in self.module.named_parameters() if not p.requires_grad}
+        self.identity = Identity(c.record, [train.sha256, val.sha256], hash_tensors(frozen))
         self._resume()
-        train, val = (pool.images for pool in make_splits(c.dataset, c.pool, c.val))
-        order = Order(len(train), c.batch, c.seed, c.flip)
-        operator = Bicubic(train.shape[1], c.scale, device=self.device) if c.scale else None
+        operator = Bicubic(train.images.shape[1], c.scale, device=self.device) if c.scale else None
         if self.state.step == 0:
-            self._initialise(train, order, operator)
-        saved = time.monotonic()
-        last = saved
-        sums: dict[str, float] = {}
-        counted = 0
-        bar = tqdm(
-            total=c.steps, initial=self.state.step, unit="step", desc="train", disable=self.fabric.global_rank > 0,
-            mininterval=0.5 if sys.stderr.isatty() else 60.0,
-        )  # fmt: skip
+            self._initialise(train.images, order, operator)
+        self.schedule = Schedule(self.optimizer.optimizer, c, self.state)
         try:
-            while self.state.step < c.steps and not self._spent():
-                numbers, flips = order(self.state.step)
-                x = to_tensor(train[numbers[self.rows]], flips[self.rows], self.device)
-                losses = self._step(x, operator)
-                self.state.step += 1
-                self.between_steps = True
-                now = time.monotonic()
-                self.state.seconds += (now - last) * self.fabric.world_size
-                last = now
-                for name, value in losses.items():
-                    sums[name] = sums.get(name, 0.0) + value
-                counted += 1
-                bar.update()
-                if self.state.step % c.log_every == 0:
-                    means = {name: s / counted for name, s in sums.items()}
-                    self.fabric.log_dict({f"train/{k}": v for k, v in means.items()}, step=self.state.step)
-                    bar.set_postfix({k: f"{v:.4g}" for k, v in list(means.items())[:3]})
-                    sums, counted = {}, 0
-                if self.state.step % c.val_every == 0:
-                    self._validate(val, operator)
-                    last = time.monotonic()
-                if now - saved > c.save_every:
-                    self._save()
-                    saved = now
-        except (RuntimeError, MemoryError) as error:
+            self._train(train.images, val.images, order, operator)
+        except DivergedError:
+            raise
+        except BaseException as error:
+            # the other processes may be anywhere: nothing here may wait for them
+            if self.whole and self._finite():
+                self._save()
             if is_out_of_memory(error):
                 raise BenchError(
                     f"Out of memory on {self.device} at batch={c.batch}: use a smaller batch or precision=bf16."
                 ) from error
             raise
-        finally:
-            bar.close()
-            if self.between_steps:  # else the last checkpoint is the newest that is whole
-                self._save()
-        figures = self._validate(val, operator)
+        self._save()
+        figures = self._validate(val.images, operator)
+        if not math.isfinite(figures["loss"]):
+            raise self._diverged("its validation loss is not finite")
         self._finish(figures)
         return self.state
 
-    def _initialise(self, train: Any, order: Order, operator: Operator | None) -> None:
+    def _train(self, train: np.ndarray, val: np.ndarray, order: Order, operator: Operator | None) -> None:
+        """Do the steps, log, validate and save."""
+        c, state = self.config, self.state
+        first = state.step
+        saved = last = time.monotonic()
+        sums: dict[str, float] = {}
+        counted = 0
+        with tqdm(
+            total=c.steps, initial=first, unit="step", desc="train", disable=self.fabric.global_rank > 0,
+            mininterval=0.5 if sys.stderr.isatty() else 60.0,
+        ) as bar:  # fmt: skip
+            while state.step < c.steps and not self._spent():
+                numbers, flips = order(state.step)
+                x = to_tensor(train[numbers[self.rows]], flips[self.rows], self.device)
+                losses = self._step(x, operator)
+                now = time.monotonic()
+                state.seconds += (now - last) * self.fabric.world_size
+                last = now
+                for name, value in losses.items():
+                    sums[name] = sums.get(name, 0.0) + value
+                counted += 1
+                bar.update()
+                if state.step % c.log_every == 0:
+                    means = {name: s / counted for name, s in sums.items()}
+                    self.fabric.log_dict({f"train/{k}": v for k, v in means.items()}, step=state.step)
+                    bar.set_postfix({k: f"{v:.4g}" for k, v in list(means.items())[:3]})
+                    sums, counted = {}, 0
+                if state.step % c.val_every == 0:
+                    self.schedule.judge(self._validate(val, operator)["loss"], state)
+                    last = time.monotonic()
+                self.schedule.step()
+                if now - saved > c.save_every:
+                    self._save()
+                    saved = now
+        if state.step > first and not self.any_finite:
+            raise self._diverged("its loss was never finite")
+
+    def _initialise(self, train: np.ndarray, order: Order, operator: Operator | None) -> None:
         """Let the method set parameters by the first batch, whole, so that all processes set the same."""
         c = self.config
         numbers, flips = order(0)
@@ -164,39 +216,49 @@ class Trainer:
         self.ema = {name: p.detach().clone() for name, p in self.trained.items()}
 
     def _step(self, x: Tensor, operator: Operator | None) -> dict[str, float]:
-        c = self.config
-        noise = BatchNoise(c.seed * STEP_SEEDS + self.state.step, c.batch, self.rows, self.device)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self._lr()
+        """Do one step and count it; return the losses that are finite and the norm of the gradient."""
+        c, state = self.config, self.state
+        noise = BatchNoise(c.seed * STEP_SEEDS + state.step, c.batch, self.rows, self.device)
         self.optimizer.zero_grad()
         losses = self.network(x, operator.observe(x) if operator else None, noise)
         self.fabric.backward(losses["loss"])
         norm = nn.utils.clip_grad_norm_(self.trained.values(), c.clip)
+        figures = {name: self._mean(v.detach()) for name, v in losses.items()}
         # every process sees the same averaged gradient, so that all skip together
-        large = not torch.isfinite(norm) or (c.skip is not None and norm >= c.skip)
-        self.between_steps = False  # until the step is counted: an interruption here must not be saved
+        large = not torch.isfinite(norm) or (c.skip is not None and bool(norm >= c.skip))
+        self.whole = False  # until the step is counted: an interruption here must not be saved
         if not large:
             self.optimizer.step()
-            # a short memory at first, so that the average forgets the initial weights
-            decay = min(c.ema, (1 + self.state.step) / (10 + self.state.step))
+            decay = ema_decay(state.step, c.ema)
             get_ema_multi_avg_fn(decay)(list(self.ema.values()), [p.detach() for p in self.trained.values()], 0)
-        else:
-            self.state.skipped += 1
-        figures = {name: self._mean(v.detach()) for name, v in losses.items()}
+        state.skipped += int(large)
+        state.step += 1
+        self.whole = True
+        self.skipped_in_a_row = self.skipped_in_a_row + 1 if large else 0
+        self.any_finite |= math.isfinite(figures["loss"])
+        if self.skipped_in_a_row == MOST_SKIPPED:
+            limit = "" if c.skip is None else f" or was at least skip={c.skip:g}"
+            raise self._diverged(f"the norm of its gradient was not finite{limit} in {MOST_SKIPPED} steps in a row")
         return {k: v for k, v in figures.items() if math.isfinite(v)} | {"norm": min(float(norm), 1e9)}
+
+    def _finite(self) -> bool:
+        """Whether all weights and averages are."""
+        with torch.no_grad():
+            finite = [t.isfinite().all() for t in (*self.trained.values(), *self.ema.values())]
+        return bool(torch.stack(finite).all())
+
+    def _diverged(self, why: str) -> DivergedError:
+        kept = "no checkpoint was written" if self.saved is None else f"the checkpoint of step {self.saved} is kept"
+        return DivergedError(
+            f"The training has diverged at step {self.state.step}: {why}; {kept}. "
+            "Begin anew in another out=DIR with a smaller lr or a longer warmup."
+        )
 
     def _mean(self, value: Tensor) -> float:
         """Mean of a scalar over all processes."""
         reduced = self.fabric.all_reduce(value.float())
         assert isinstance(reduced, Tensor)
         return float(reduced)
-
-    def _lr(self) -> float:
-        c, step = self.config, self.state.step
-        lr = c.lr * min(1.0, (step + 1) / max(1, c.warmup))
-        if c.schedule == "cosine":
-            lr *= 0.5 * (1 + math.cos(math.pi * min(1.0, step / c.steps)))
-        return max(lr * self.state.factor, c.min_lr)
 
     def _spent(self) -> bool:
         """Whether the budget is used up, by the clock of the first process."""
@@ -206,45 +268,52 @@ class Trainer:
         return bool(self.fabric.broadcast(spent) > 0)
 
     @torch.no_grad()
-    def _validate(self, val: Any, operator: Operator | None) -> dict[str, float]:
+    def _validate(self, val: np.ndarray, operator: Operator | None) -> dict[str, float]:
         """Losses and LR-RMSE (in 8-bit levels) of the averaged weights, and a grid of samples."""
-        c = self.config
+        if not self._finite():
+            raise self._diverged("its weights are not finite")
         with self._averaged():
             figures = self._losses(val, operator)
             self._grid(val, operator)
         self.fabric.log_dict({f"val/{k}": v for k, v in figures.items()}, step=self.state.step)
-        if c.schedule == "plateau":
-            self._plateau(figures["loss"])
         if self.fabric.global_rank == 0:
             line = ", ".join(f"{k} {v:.4g}" for k, v in figures.items())
             hours = self.state.seconds / 3600
             tqdm.write(f"step {self.state.step}, {hours:.2f} device-hours: {line}", file=sys.stderr)
         return figures
 
-    def _losses(self, val: Any, operator: Operator | None) -> dict[str, float]:
-        """Means over the validation images."""
-        c = self.config
+    def _losses(self, val: np.ndarray, operator: Operator | None) -> dict[str, float]:
+        """Means over the validation images, the same for any number of processes."""
+        batch = self.config.batch
         totals: dict[str, float] = {}
-        count = 0
-        share = self.rows.stop - self.rows.start
-        for first in range(0, len(val), c.batch):
-            batch = val[first : first + c.batch]
-            rows = slice(min(self.rows.start, len(batch)), min(self.rows.stop, len(batch)))
-            if len(batch) < c.batch and self.fabric.world_size > 1:
-                break  # every process needs the same share
-            x = to_tensor(batch[rows], None, self.device)
-            noise = BatchNoise(first, len(batch), rows, self.device)
-            y = operator.observe(x) if operator else None
-            losses = dict(self.network(x, y, noise))
-            if first < share * 4 and operator and y is not None:
-                drawn = self.module.preview(x, y, noise)
-                losses["lr_rmse"] = 255 * (operator.forward(drawn) - y).square().mean().sqrt()
-            for name, value in losses.items():
-                totals[name] = totals.get(name, 0.0) + self._mean(value) * len(batch)
-            totals["lr_rmse_n"] = totals.get("lr_rmse_n", 0) + (len(batch) if "lr_rmse" in losses else 0)
-            count += len(batch)
-        rmse_count = totals.pop("lr_rmse_n", 0)
-        return {k: v / (rmse_count if k == "lr_rmse" else count) for k, v in totals.items()}
+        counts: dict[str, int] = {}
+        for first in range(0, len(val), batch):
+            images = val[first : first + batch]
+            mine = slice(min(self.rows.start, len(images)), min(self.rows.stop, len(images)))
+            # a process without an image takes part with a weight of 0, since all must meet in the sum
+            rows, weight = (mine, mine.stop - mine.start) if mine.start < mine.stop else (slice(0, 1), 0)
+            figures = self._figures(images, first, rows, operator)
+            summed = self.fabric.all_reduce(torch.stack(list(figures.values())) * weight, reduce_op="sum")
+            assert isinstance(summed, Tensor)
+            means = dict(zip(figures, (summed / len(images)).tolist(), strict=True))
+            if "lr_rmse" in means:  # so far the mean square
+                means["lr_rmse"] = 255 * math.sqrt(means["lr_rmse"])
+            for name, value in means.items():
+                totals[name] = totals.get(name, 0.0) + value * len(images)
+                counts[name] = counts.get(name, 0) + len(images)
+        return {name: total / counts[name] for name, total in totals.items()}
+
+    def _figures(self, images: np.ndarray, first: int, rows: slice, operator: Operator | None) -> dict[str, Tensor]:
+        """Means over some rows of a batch of validation images, float64; `lr_rmse` is still the mean square."""
+        x = to_tensor(images[rows], None, self.device)
+        noise = BatchNoise(first, len(images), rows, self.device)
+        y = operator.observe(x) if operator else None
+        with self.fabric.autocast():  # without DDP's wrapper, which may wait for the other processes
+            figures = {name: value.detach().double() for name, value in self.module(x, y, noise).items()}
+        if first < PREVIEWED * self.config.batch and operator and y is not None:
+            drawn = self.module.preview(x, y, noise)
+            figures["lr_rmse"] = (operator.forward(drawn) - y).square().mean().double()
+        return figures
 
     @contextmanager
     def _averaged(self) -> Iterator[None]:
@@ -256,8 +325,9 @@ class Trainer:
         finally:
             self.network.train()
             self._swap()
+            self.whole = True
 
-    def _grid(self, val: Any, operator: Operator | None) -> None:
+    def _grid(self, val: np.ndarray, operator: Operator | None) -> None:
         if self.fabric.global_rank > 0:
             return
         x = to_tensor(val[:8], None, self.device)
@@ -272,17 +342,9 @@ class Trainer:
 
         write_png(self.config.out / "samples.png", to_uint8(grid).permute(1, 2, 0).numpy())
 
-    def _plateau(self, loss: float) -> None:
-        """Reduce the learning rate when validation stops improving by 1% (the authors' ReduceLROnPlateau)."""
-        if loss < self.state.best * (1 - 0.01):
-            self.state.best, self.state.bad = loss, 0
-            return
-        self.state.bad += 1
-        if self.state.bad > self.config.patience:
-            self.state.factor, self.state.bad = self.state.factor * 0.1, 0
-
     def _swap(self) -> None:
         """Exchange the weights with their averages."""
+        self.whole = False
         with torch.no_grad():
             for name, p in self.trained.items():
                 kept = p.detach().clone()
@@ -290,39 +352,49 @@ class Trainer:
                 self.ema[name].copy_(kept)
 
     def _save(self) -> None:
-        """Write the checkpoint atomically; only the first process does."""
-        if self.fabric.global_rank == 0:
-            content = {
-                "state": vars(self.state),
-                "weights": {n: p.detach() for n, p in self.trained.items()},
-                "ema": self.ema,
-                "optimizer": self.optimizer.state_dict(),
-            }
-            path = self.config.out / CHECKPOINT
-            temporary = path.with_suffix(".tmp")
-            with disk_errors(path):
-                try:
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    torch.save(content, temporary)
-                    temporary.replace(path)
-                finally:
-                    temporary.unlink(missing_ok=True)
-        self.fabric.barrier()
+        """Write the checkpoint; only the first process does, and none waits.
+
+        Raises:
+            DivergedError: a weight is not finite; the checkpoint before is kept.
+
+        """
+        if self.fabric.global_rank > 0:
+            return
+        if not self._finite():
+            raise self._diverged("its weights are not finite")
+        content = {
+            "state": vars(self.state),
+            "weights": {n: p.detach() for n, p in self.trained.items()},
+            "ema": self.ema,
+            "optimizer": self.optimizer.state_dict(),
+            "identity": self.identity.as_json(),
+        }
+        write_checkpoint(self.config.out / CHECKPOINT, content)
+        self.saved = self.state.step
 
     def _resume(self) -> None:
         path = self.config.out / CHECKPOINT
         if not path.exists():
             return
+        content = read_checkpoint(path, self.device)
+        self.identity.check(path, content)
+        shapes = {name: p.shape for name, p in self.trained.items()}
         try:
-            content = torch.load(path, map_location=self.device, weights_only=True)
+            for part in ("weights", "ema"):
+                if {name: t.shape for name, t in content[part].items()} != shapes:
+                    raise BenchError(
+                        f"{path} holds another network than method.network describes: "
+                        "use another out=DIR, or the settings of then."
+                    )
             with torch.no_grad():
                 for name, p in self.trained.items():
                     p.copy_(content["weights"][name])
                     self.ema[name].copy_(content["ema"][name])
             self.optimizer.load_state_dict(content["optimizer"])
             self.state = State(**content["state"])
-        except Exception as error:  # a truncated or foreign file fails in many ways
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise BenchError(f"{path} cannot be resumed ({error}): delete it, or use another out=DIR.") from error
+        self.saved = self.state.step
 
     def _finish(self, figures: dict[str, float]) -> None:
         from safetensors.torch import save
@@ -339,7 +411,7 @@ class Trainer:
             "parameters": sum(t.numel() for t in tensors.values()),
             "processes": self.fabric.world_size,
             "validation": figures,
-            "environment": environment(self.config.device),
+            "environment": environment(str(self.device)),
             "config": self.config.record,
         }
         if self.device.type == "cuda":

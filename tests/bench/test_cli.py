@@ -80,7 +80,7 @@ def test_mistakes_are_one_sentence(
         (["run", "+dataset.siz=8"], "dataset.siz is no setting of synthfaces. Did you mean 'size'"),
         (["run", "operator.sgma=1"], "There is no setting 'operator.sgma'. Did you mean 'operator.sigma'?"),
         (["run", "+operator.sgma=1"], "operator.sgma is no setting of bicubic. Did you mean 'sigma'?"),
-        (["run", "+sed=8"], "sed is no setting. Did you mean 'seed'?"),
+        (["run", "+sed=8"], "sed is no setting. Did you mean 'seed'"),
         (["run", "+timing.repeat=8"], "timing.repeat is no setting. Did you mean 'repeats'?"),
         (["run", "methods=[dps]", "methods.dps.stpes=4"], "'methods.dps.stpes'. Did you mean 'methods.dps.steps'?"),
         (

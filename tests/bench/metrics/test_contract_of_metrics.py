@@ -4,7 +4,7 @@ import torch
 
 from bench.errors import BenchError
 from bench.metrics import Evaluation, column, metric_facts, metrics, resolve_metrics
-from bench.operators.bicubic import Bicubic
+from bench.operators.bicubic import Bicubic, enlarge
 
 SHAPES = {"sample": (2, 3), "pair": (2, 3), "image": (2,)}
 OFFLINE = [n for n in metrics.names() if "_lpips" not in f"_{n}"]  # lpips_* need a download
@@ -54,7 +54,7 @@ def test_pyiqa_is_optional_and_agrees_on_psnr(photographs: torch.Tensor) -> None
     from bench.metrics import load_metrics
 
     d = Bicubic(64, 4)
-    samples = d.up(d.forward(photographs)).clamp(0, 1)[:, None]
+    samples = enlarge(d.forward(photographs), d.size).clamp(0, 1)[:, None]
     e = Evaluation(photographs, d.observe(photographs), samples, d)
     ours, theirs = (m(e).numpy() for m in load_metrics(["psnr", "pyiqa:psnr"], "cpu").values())
     np.testing.assert_allclose(ours, theirs, atol=1e-3)

@@ -17,7 +17,7 @@ from bench.metrics import Evaluation, load_metrics, metrics, resolve_metrics
 from bench.metrics import perceptual as module
 from bench.metrics.perceptual import PerceptualNet, from_lpips, load_net
 from bench.metrics.stlpips import blur_pool
-from bench.operators.bicubic import Bicubic
+from bench.operators.bicubic import Bicubic, enlarge
 from scripts.export_stlpips import pairs
 
 # stlpips_pytorch 0.0.2, LPIPS(net="alex", variant="shift_tolerant", pnet_rand=True), torch 2.14.1 on a CPU, float32
@@ -59,7 +59,7 @@ PAIRS = pairs()
 def evaluation(photographs: torch.Tensor) -> Evaluation:
     d = Bicubic(64, 4)
     noise = torch.randn(3, 4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    samples = (d.up(d.forward(photographs))[:, None] + 0.1 * noise).clamp(0, 1)
+    samples = (enlarge(d.forward(photographs), d.size)[:, None] + 0.1 * noise).clamp(0, 1)
     return Evaluation(photographs, d.observe(photographs), samples, d)
 
 

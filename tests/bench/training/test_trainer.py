@@ -29,12 +29,6 @@ TINY = [
 ]  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def _cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path_factory.getbasetemp() / "cache"
-    monkeypatch.setenv("BENCH_CACHE", str(folder))
-
-
 def train(out: Path, *words: str) -> dict[str, torch.Tensor]:
     assert main(["train", *TINY, f"out={out}", *words]) == 0
     return load_file(out / "weights.safetensors")
