@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -31,8 +32,17 @@ def dataset_operator(config: RunConfig, dataset: Dataset, scale: int, device: to
 
 def prepared_method(config: RunConfig, m: MethodConfig, dataset: Dataset, scale: int) -> Method:
     """Build a method and load it for the operator on the run's device; see :meth:`bench.contract.Method.prepare`."""
-    device = torch.device(config.device)
-    return make_method(m).prepare(dataset_operator(config, dataset, scale, device), device)
+    operator = dataset_operator(config, dataset, scale, torch.device(config.device))
+    return make_method(m).prepare(operator, operator.device, posterior=_posterior(m, dataset, operator))
+
+
+def _posterior(m: MethodConfig, dataset: Dataset, operator: Operator) -> Any:
+    """The exact posterior, where the method needs one and the dataset has it."""
+    if not methods.facts(m.name).needs_posterior or dataset.mixture is None:
+        return None
+    from bench.posterior import Posterior
+
+    return Posterior(dataset.mixture, operator)
 
 
 def short_form(config: MethodConfig) -> MethodConfig:
