@@ -21,7 +21,7 @@ from bench.metrics import Evaluation, load_metrics
 from bench.operators import quantise
 from bench.operators.bicubic import Bicubic
 from bench.run.draw import observe
-from bench.run.runner import make_method
+from bench.run.selection import make_method
 
 METRICS = ("psnr", "lr_psnr", "stlpips_alex")
 

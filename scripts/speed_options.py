@@ -33,7 +33,7 @@ from bench.machine import keep_freed_memory, release_memory
 from bench.network import Compute
 from bench.operators import make_operator
 from bench.run.draw import observe
-from bench.run.runner import make_method
+from bench.run.selection import make_method
 from scripts.random_weights import write_weights
 
 OFF = Compute(rows=1).model_dump()

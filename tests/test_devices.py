@@ -21,7 +21,7 @@ from bench.metrics import Evaluation, load_metrics
 from bench.metrics.perceptual import from_stlpips
 from bench.metrics.stlpips import load_weights
 from bench.operators.bicubic import Bicubic
-from bench.run.runner import make_method
+from bench.run.selection import make_method
 from bench.training.config import read_training
 from bench.training.trainable import trainables
 

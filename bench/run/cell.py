@@ -87,6 +87,11 @@ class Cell:
         """Store wall times."""
         write_json(self.folder / "timing.json", dict(timing))
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether there are neither rows nor samples."""
+        return not self.contents() and not any(self.samples.folder.glob("*_*"))
+
     def done(self) -> set[int]:
         """Indices of the images that have rows."""
         return set(self.computed())
@@ -96,6 +101,8 @@ class Cell:
         frame = self.read("samples")
         if frame.empty:
             return {}
+        if "metrics" not in frame:
+            raise BenchError(f"{self.folder} was made by an earlier version of this suite: use another out=DIR.")
         first = frame.drop_duplicates("index")
         return {int(i): frozenset(m.split()) for i, m in zip(first["index"], first["metrics"], strict=True)}
 

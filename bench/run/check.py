@@ -19,11 +19,10 @@ from bench.config import RunConfig, read_config, search_path
 from bench.contract import TOLERANCE, Method, Noise
 from bench.data import make_dataset
 from bench.errors import BenchError, ImageError
-from bench.load import make_method
 from bench.machine import release_memory
 from bench.metrics import Evaluation, metrics
 from bench.run.draw import observe
-from bench.run.selection import cell_keys, dataset_operator, prepare_for
+from bench.run.selection import cell_keys, dataset_operator, make_method, prepared_method
 
 LEVEL = 1 / 255
 """One step of an 8-bit image."""
@@ -85,7 +84,7 @@ def check_method(config: RunConfig) -> Iterator[Result]:
         raise BenchError("check takes one method: python -m bench check method=NAME.")
     entry, scale = config.methods[0], config.scales[0]
     cell_keys(config)  # an undeclared scale is an error
-    method = make_method(entry)
+    make_method(entry)  # wrong settings are an error of the configuration
     dataset = make_dataset(config.dataset)
     device = torch.device(config.device)
     operator = dataset_operator(config, dataset, scale)
@@ -102,7 +101,7 @@ def check_method(config: RunConfig) -> Iterator[Result]:
     else:
         raise BenchError("check needs two images that can be read: use another dataset.")
     try:
-        prepare_for(method, config, dataset, scale)
+        method = prepared_method(config, entry, dataset, scale)
         tau = config.taus[0] if method.facts.uses_tau else None
         subject = _Subject(method, ids, torch.stack(low).to(device), tau)
     except BenchError:

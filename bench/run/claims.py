@@ -73,8 +73,10 @@ class Claims:
         shared = {k: v for i in now.values() for k, v in i.items() if k in SHARED}
         for cell in [*self._cells(now), *others]:
             before = cell.identity
-            if before is None:
-                reasons = ["nothing tells what they depend on (cell.json is gone)"] if cell.done() else []
+            if cell.is_empty:
+                reasons = []
+            elif before is None:
+                reasons = ["nothing tells what they depend on (cell.json is gone)"]
             elif cell.key in now:
                 reasons = differences(before, {"weights": before.get("weights"), **now[cell.key]})
             else:

@@ -74,9 +74,9 @@ class Images:
             contents: index to name and content, as rows have them; those that are unchanged must remain so.
 
         """
-        found = [index for index, known in contents.items() if known != self._known(index)]
-        self._expected |= {index: known for index, known in contents.items() if index not in found}
-        return found
+        same = {index: known for index, known in contents.items() if known == self._known(index)}
+        self._expected |= same
+        return [index for index in contents if index not in same]
 
     def _known(self, index: int) -> tuple[str, str | None]:
         """Name and content of an image as this start finds it, no content where it can no longer be read."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -11,12 +12,17 @@ from bench.config import MethodConfig, RunConfig
 from bench.contract import UNKNOWN_POSTERIOR, Method, methods
 from bench.data import Dataset, datasets
 from bench.errors import BenchError
-from bench.load import make_method
 from bench.operators import Operator, make_operator, operator_kind
 from bench.run.cell import CellKey
+from bench.settings import build
 
 SHORT_STEPS = 5
 """Steps of an iterative method where only its speed is of interest."""
+
+
+def make_method(config: MethodConfig) -> Method:
+    """Build a method from its settings; BenchError for unknown names or settings."""
+    return build(methods.get(config.name), config.parameters, f"methods.{config.label}", config.name)
 
 
 def dataset_operator(config: RunConfig, dataset: Dataset, scale: int, device: torch.device | str = "cpu") -> Operator:
@@ -26,18 +32,17 @@ def dataset_operator(config: RunConfig, dataset: Dataset, scale: int, device: to
 
 def prepared_method(config: RunConfig, m: MethodConfig, dataset: Dataset, scale: int) -> Method:
     """Build a method and load it for the operator on the run's device; see :meth:`bench.contract.Method.prepare`."""
-    return prepare_for(make_method(m), config, dataset, scale)
+    operator = dataset_operator(config, dataset, scale, torch.device(config.device))
+    return make_method(m).prepare(operator, operator.device, posterior=_posterior(m, dataset, operator))
 
 
-def prepare_for(method: Method, config: RunConfig, dataset: Dataset, scale: int) -> Method:
-    """Load a method for a run's operator, dataset and device, with the dataset's posterior where it asks for it."""
-    operator = dataset_operator(config, dataset, scale, config.device)
-    posterior = None
-    if method.facts.needs_posterior and dataset.mixture is not None:
-        from bench.posterior import Posterior
+def _posterior(m: MethodConfig, dataset: Dataset, operator: Operator) -> Any:
+    """The exact posterior, where the method needs one and the dataset has it."""
+    if not methods.facts(m.name).needs_posterior or dataset.mixture is None:
+        return None
+    from bench.posterior import Posterior
 
-        posterior = Posterior(dataset.mixture, operator)
-    return method.prepare(operator, config.device, posterior)
+    return Posterior(dataset.mixture, operator)
 
 
 def short_form(config: MethodConfig) -> MethodConfig:

@@ -98,7 +98,7 @@ def test_the_name_of_the_default_directory_follows_from_what_changes_rows() -> N
         assert directory_of(word) != base, word
     assert directory_of("variants={again: {method: bicubic}}") != base
     for word in ("batch=7", "paper=true", "stale=recompute", "save_samples=none", "save_budget=1GB", "resample=true",
-                 "figure_images=1", "timing.repeats=3"):  # fmt: skip
+                 "figure_images=1", "metrics=[psnr]", "perceptual=lpips_vgg", "timing.repeats=3"):  # fmt: skip
         assert directory_of(word) == base, word
     assert directory_of("out=2024") == Path("2024")
 

@@ -117,6 +117,20 @@ def test_another_version_of_a_method_is_refused(configure: Configure, add) -> No
         run(add(Mended, configure("limit=1")))
 
 
+def test_a_cell_without_rows_may_change(configure: Configure, add) -> None:
+    class Broken(Noisy):
+        facts = Facts(title="Noisy", version=2)
+
+        def draw(self, y, n, tau, noise):
+            raise ValueError("no such luck")
+
+    run(add(Broken, configure("limit=1")))
+    methods._items.pop("misfit")
+    directory, complete = run(add(Noisy, configure("limit=1")))
+    assert complete
+    assert cell(directory).identity["version"] == 1
+
+
 def test_settings_at_any_depth_are_named(configure: Configure) -> None:
     run(configure("limit=1"))
     with pytest.raises(BenchError, match=r"operator\.sigma was 0\.0, is 0\.1"):

@@ -11,7 +11,7 @@ from bench.data import make_dataset
 from bench.errors import BenchError
 from bench.operators.bicubic import Bicubic
 from bench.run.draw import observe
-from bench.run.runner import make_method
+from bench.run.selection import make_method
 
 
 def sample(*overrides: str, n: int = 3, ids: tuple[str, ...] = ("a", "b")) -> Tensor:
