@@ -129,7 +129,9 @@ class RunConfig(Settings):
     dataset: Mapping[str, Any]
     operator: Mapping[str, Any]
     scales: Scales = setting([4, 8], alias="scale", help="scale factor")
-    taus: Taus = setting(0.8, alias="tau", help="temperature; methods without a temperature run once")
+    taus: Taus = setting(
+        None, alias="tau", help="temperature; methods without one run once; null for the dataset's default (0.8 mostly)"
+    )
     n: int = setting(5, ge=1, help="samples per image")
     images: Images = setting(None, help="range of the dataset's images, 200:400 for 200 to 399; null for all")
     limit: int | None = setting(
@@ -224,7 +226,12 @@ def run_config(raw: Mapping[str, Any]) -> RunConfig:
         if not isinstance(raw.get(group), Mapping) or "name" not in raw[group]:
             raise BenchError(f"{group} is empty: give one, as in {group}={EXAMPLES[group]}.")
     methods = [vars(m) for m in method_configs(raw)]
-    config: RunConfig = validate(RunConfig, {**raw, "methods": methods})
+    from bench.data import datasets
+
+    tau = raw.get("tau")
+    if tau is None:
+        tau = datasets.facts(str(raw["dataset"]["name"])).default_tau
+    config: RunConfig = validate(RunConfig, {**raw, "methods": methods, "tau": tau})
     config = config.model_copy(update={"device": resolve_device(config.device)})
     return config.model_copy(update={"out": config.directory})
 

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Facts", "Method", "Noise", "methods", "register_method"]
 
+UNKNOWN_POSTERIOR = "{} needs images whose posterior is known"
+"""Of a method that declares it; with its title."""
 TOLERANCE = 1e-5
 """How far outside of the range a sample may be by rounding, relative to its width."""
 
@@ -192,9 +194,7 @@ class Method(ABC):
                 f"add dataset.size={self.size[0]}, or use another network."
             )
         if self.facts.needs_posterior and posterior is None:
-            raise BenchError(
-                f"{self.facts.title} needs a dataset whose posterior is known: add dataset=gaussians, or leave it out."
-            )
+            raise BenchError(f"{UNKNOWN_POSTERIOR.format(self.facts.title)}: give it with prepare(..., posterior=...).")
         self.device = torch.device(device)
         self.operator = operator.to(self.device)
         self.posterior = posterior

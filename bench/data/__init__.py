@@ -34,12 +34,21 @@ SPLITS = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class DataFacts:
-    """What a dataset declares; `default_limit` is the number of images when ``limit`` is null, None for all."""
+    """What a dataset declares.
+
+    Attributes:
+        default_limit: number of images where ``limit`` is null, None for all.
+        default_tau: temperature where ``tau`` is null.
+        posterior: whether its images have a known distribution (`Dataset.mixture`), and with it every posterior.
+
+    """
 
     title: str
     licence: str
     how_to_get: str
     default_limit: int | None = None
+    default_tau: float = 0.8
+    posterior: bool = False
 
 
 class Dataset(ABC):

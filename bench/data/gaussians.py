@@ -53,6 +53,8 @@ class Gaussians(Dataset):
         licence="MIT, as this project",
         how_to_get="built in: drawn from a Gaussian mixture whose posterior is known",
         default_limit=40,
+        default_tau=1.0,
+        posterior=True,
     )
     range = None
 

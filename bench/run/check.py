@@ -19,10 +19,11 @@ from bench.config import RunConfig, read_config, search_path
 from bench.contract import TOLERANCE, Method, Noise
 from bench.data import make_dataset
 from bench.errors import BenchError, ImageError
+from bench.load import make_method
 from bench.machine import release_memory
 from bench.metrics import Evaluation, metrics
 from bench.run.draw import observe
-from bench.run.selection import cell_keys, dataset_operator, make_method
+from bench.run.selection import cell_keys, dataset_operator, prepare_for
 
 LEVEL = 1 / 255
 """One step of an 8-bit image."""
@@ -101,7 +102,7 @@ def check_method(config: RunConfig) -> Iterator[Result]:
     else:
         raise BenchError("check needs two images that can be read: use another dataset.")
     try:
-        method.prepare(operator, device)
+        prepare_for(method, config, dataset, scale)
         tau = config.taus[0] if method.facts.uses_tau else None
         subject = _Subject(method, ids, torch.stack(low).to(device), tau)
     except BenchError:

@@ -8,20 +8,15 @@ from dataclasses import replace
 import torch
 
 from bench.config import MethodConfig, RunConfig
-from bench.contract import Method, methods
-from bench.data import Dataset
+from bench.contract import UNKNOWN_POSTERIOR, Method, methods
+from bench.data import Dataset, datasets
 from bench.errors import BenchError
+from bench.load import make_method
 from bench.operators import Operator, make_operator, operator_kind
 from bench.run.cell import CellKey
-from bench.settings import build
 
 SHORT_STEPS = 5
 """Steps of an iterative method where only its speed is of interest."""
-
-
-def make_method(config: MethodConfig) -> Method:
-    """Build a method from its settings; BenchError for unknown names or settings."""
-    return build(methods.get(config.name), config.parameters, f"methods.{config.label}", config.name)
 
 
 def dataset_operator(config: RunConfig, dataset: Dataset, scale: int, device: torch.device | str = "cpu") -> Operator:
@@ -31,8 +26,18 @@ def dataset_operator(config: RunConfig, dataset: Dataset, scale: int, device: to
 
 def prepared_method(config: RunConfig, m: MethodConfig, dataset: Dataset, scale: int) -> Method:
     """Build a method and load it for the operator on the run's device; see :meth:`bench.contract.Method.prepare`."""
-    device = torch.device(config.device)
-    return make_method(m).prepare(dataset_operator(config, dataset, scale, device), device)
+    return prepare_for(make_method(m), config, dataset, scale)
+
+
+def prepare_for(method: Method, config: RunConfig, dataset: Dataset, scale: int) -> Method:
+    """Load a method for a run's operator, dataset and device, with the dataset's posterior where it asks for it."""
+    operator = dataset_operator(config, dataset, scale, config.device)
+    posterior = None
+    if method.facts.needs_posterior and dataset.mixture is not None:
+        from bench.posterior import Posterior
+
+        posterior = Posterior(dataset.mixture, operator)
+    return method.prepare(operator, config.device, posterior)
 
 
 def short_form(config: MethodConfig) -> MethodConfig:
@@ -52,6 +57,8 @@ def cell_keys(config: RunConfig) -> list[CellKey]:
             facts = methods.facts(m.name)
             if reason := facts.refuses(kind, scale, config.sigma):
                 raise BenchError(f"{reason}. Change the setting, or leave {m.label} out of methods=[...].")
+            if facts.needs_posterior and not datasets.facts(str(config.dataset["name"])).posterior:
+                raise BenchError(f"{UNKNOWN_POSTERIOR.format(facts.title)}: add dataset=gaussians, or leave it out.")
             keys += [CellKey(m.label, scale, tau) for tau in (config.taus if facts.uses_tau else (None,))]
     return keys
 

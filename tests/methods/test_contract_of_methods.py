@@ -16,6 +16,8 @@ FEW_STEPS = {"dps": ["methods.dps.steps=4"], "sr3": ["methods.sr3.steps=4"]}
 @pytest.mark.parametrize("name", methods.names())
 def test_method_keeps_the_contract(name: str, scale: int, configure: Callable[..., RunConfig]) -> None:
     words = [f"methods=[{name}]", f"scale={scale}", *FEW_STEPS.get(name, [])]
+    if methods.facts(name).needs_posterior:
+        words += ["dataset=gaussians", "dataset.size=32", "operator.sigma=0.05"]
     results = list(check_method(configure(*words, config="check")))
     assert len(results) == 13
     failed = [f"{r.name}: {r.detail}" for r in results if r.verdict == "fail"]
