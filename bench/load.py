@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.config import merge, method_config, plain, resolve_device, search_path
-from bench.contract import Facts, Method, Noise
+from bench.config import MethodConfig, merge, method_config, plain, resolve_device, search_path
+from bench.contract import Facts, Method, Noise, methods
 from bench.errors import BenchError, near_matches
 from bench.operators import Operator, make_operator, operator_kind
-from bench.run.selection import make_method
+from bench.settings import build
 
 
 def load_method(
@@ -42,6 +42,11 @@ def load_method(
     config = method_config(name, settings)
     method = make_method(config)
     return LoadedMethod(method, _operator_config(operator, sigma), scale, resolve_device(device))
+
+
+def make_method(config: MethodConfig) -> Method:
+    """Build a method from its settings; BenchError for unknown names or settings."""
+    return build(methods.get(config.name), config.parameters, f"methods.{config.label}", config.name)
 
 
 class LoadedMethod:

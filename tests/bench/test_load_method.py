@@ -16,10 +16,10 @@ from bench.config import RunConfig
 from bench.contract import Noise
 from bench.data import make_dataset
 from bench.errors import BenchError
+from bench.load import make_method
 from bench.operators import make_operator
 from bench.operators.bicubic import Bicubic, enlarge
 from bench.run.draw import Sampler, observe
-from bench.run.selection import make_method
 
 
 def observed(photographs: Tensor, scale: int, size: tuple[int, int] = (64, 64)) -> Tensor:
@@ -109,7 +109,7 @@ def test_another_operator_and_its_noise(photographs: Tensor) -> None:
         (("bicubik", 4), {}, "There is no method 'bicubik'. Did you mean 'bicubic'?"),
         (("dps", 8), {"step": 4}, "methods.dps.step is no setting of dps. Did you mean 'steps'"),
         (("dps", 8), {"compute": {"row": 4}}, "methods.dps.compute.row is no setting of dps. Did you mean 'rows'"),
-        (("dps", 8), {"steps": "many"}, "methods.dps.steps=many is wrong: it should be a valid integer"),
+        (("dps", 8), {"steps": "many"}, "methods.dps.steps=many is wrong: it should be a whole number."),
         (("cvdvae", 3), {}, "CVDVAE does not do scale=3: it does bicubic x4, x8"),
         (("cvdvae", 8), {"operator": "average"}, "CVDVAE does not do operator=average: it does bicubic x4, x8"),
         (("cvdvae", 8), {"sigma": 0.1}, "CVDVAE does not do operator.sigma=0.1"),
