@@ -1,5 +1,6 @@
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,14 @@ from PIL import Image
 from torch import Tensor
 
 from bench.cli import main
-from bench.config import MethodConfig, RunConfig
+from bench.config import MethodConfig, RunConfig, compose
 from bench.contract import Facts, Method, Noise, methods, register_method
 from bench.data import make_dataset
 from bench.errors import BenchError
+from bench.paper.config import read_reproduction
 from bench.paper.plan import Probe, check_disk, duration, estimate, needed_checkpoints, probe
 from bench.paper.reproduce import _chosen_images
+from bench.paper.reproduce import reproduce as run_reproduction
 from bench.paper.tables import Entry, published
 from bench.run.cell import CellKey
 from bench.run.runner import open_run, run
@@ -148,8 +151,10 @@ def test_failures_of_all_tables_are_kept(tmp_path: Path) -> None:
 
     register_method("fails")(Fails)
     try:
-        more = ["methods=[bicubic]", "+methods.fails={}", "reference=fails", "scale=8", f"out={tmp_path}"]
-        assert main(["reproduce", "table1", "table2", *QUICK, *more]) == 1
+        words = [*QUICK, "protocol=small", "part=[table1,table2]", "methods=[bicubic]", "reference=bicubic", "scale=8"]
+        r = read_reproduction(compose("reproduce", [*words, f"out={tmp_path}"]))
+        run_config = r.run.model_copy(update={"methods": (MethodConfig("fails", "fails", {}),)})
+        assert not run_reproduction(replace(r, run=run_config, reference="fails"))
         failed = {(f["what"], f["image"]) for f in RunDir(tmp_path).failures}
         assert failed == {("fails_x8_tau0.1", "test-000000"), ("fails_x8_tau0.8", "test-000001")}
     finally:

@@ -141,7 +141,7 @@ def test_other_operators_are_named_and_not_compared_with_the_paper(directory: Ru
 
 def test_a_metric_that_some_rows_lack_is_not_available(directory: RunDir) -> None:
     config = directory.path / "config.yaml"
-    config.write_text(config.read_text().replace("psnr", "psnr, ssim, diversity_lpips_alex"))
+    config.write_text(config.read_text().replace("'psnr'", "'psnr', 'ssim', 'diversity_lpips_alex'"))
     text = write_tables(directory)
     assert text.splitlines()[2].split().count("n/a") == 2
     assert pd.read_csv(directory.path / "table.csv")[["ssim", "diversity_lpips_alex"]].isna().all(axis=None)

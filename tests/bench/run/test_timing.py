@@ -95,7 +95,7 @@ def test_the_throughput_is_that_of_all_rows_together() -> None:
     [
         (0.05, 0.0001, 10**6, 5, 5),  # larger draws there will not be
         (0.05, 0.0001, 6, 64, 4),  # memory ends
-        (0.0, 0.02, 10**6, 64, 1),  # nothing is gained
+        (0.0, 0.1, 10**6, 64, 1),  # nothing is gained
         (0.05, 0.0001, 0, 64, 1),  # not even one row fits
     ],
 )
