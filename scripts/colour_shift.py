@@ -17,11 +17,11 @@ from tabulate import tabulate
 from bench.config import read_config
 from bench.contract import Noise
 from bench.data import make_dataset
+from bench.load import make_method
 from bench.metrics import Evaluation, load_metrics
 from bench.operators import quantise
 from bench.operators.bicubic import Bicubic
 from bench.run.draw import observe
-from bench.run.selection import make_method
 
 METRICS = ("psnr", "lr_psnr", "stlpips_alex")
 

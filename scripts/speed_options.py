@@ -29,11 +29,11 @@ from torch import Tensor
 from bench.config import MethodConfig, RunConfig, read_config
 from bench.contract import Noise
 from bench.data import make_dataset
+from bench.load import make_method
 from bench.machine import keep_freed_memory, release_memory
 from bench.network import Compute
 from bench.operators import make_operator
 from bench.run.draw import observe
-from bench.run.selection import make_method
 from scripts.random_weights import write_weights
 
 OFF = Compute(rows=1).model_dump()
