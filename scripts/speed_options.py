@@ -21,12 +21,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import hydra
 import torch
 from tabulate import tabulate
 from torch import Tensor
 
-from bench.config import MethodConfig, RunConfig, read_config
+from bench.config import MethodConfig, RunConfig, compose, read_config
 from bench.contract import Noise
 from bench.data import make_dataset
 from bench.load import make_method
@@ -97,8 +96,7 @@ def main() -> None:
     if arguments.random:
         prefix = f"methods.{arguments.method}."
         words += ["dataset.size=256", *(w for w in write_weights(arguments.random) if w.startswith(prefix))]
-    with hydra.initialize_config_module("configs", version_base="1.3"):
-        config = read_config(hydra.compose("run", words))
+    config = read_config(compose("run", words))
     keep_freed_memory()
     task = Task(config, config.methods[0])
     expected: Tensor | None = None
