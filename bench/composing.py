@@ -6,6 +6,7 @@ What is wrong with the words of the command line becomes one sentence. What the 
 from __future__ import annotations
 
 import difflib
+import importlib.util
 import os
 import re
 import sys
@@ -138,6 +139,8 @@ def explain(error: BaseException, config_name: str, words: Sequence[str]) -> str
 
 def _missing(error: Any) -> str:
     group, _, name = (error.missing_cfg_file or "").rpartition("/")
+    if group == "hydra/launcher" and name.startswith("submitit") and importlib.util.find_spec("submitit") is None:
+        return "Jobs on a cluster need the package hydra-submitit-launcher: pip install 'diverse-sr-bench[cluster]'."
     from bench.contract import methods
     from bench.data import datasets
     from bench.operators import operators

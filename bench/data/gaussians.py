@@ -29,16 +29,15 @@ def load_mixture(size: int, path: Path = FILE) -> GaussianMixture:
     """Read the mixture for images of `size` pixels, float64 on the CPU.
 
     Raises:
-        BenchError: there is none for that size.
+        BenchError: there is none for that size, or the file is damaged.
 
     """
-    from safetensors.torch import load_file
-
     from bench.posterior import GaussianMixture
+    from bench.weights import read_tensors
 
     if size not in SIZES:
         raise BenchError(f"dataset.size={size} is no size of gaussians: use {' or '.join(map(str, SIZES))}.")
-    tensors = {name: t.double() for name, t in load_file(path).items()}
+    tensors = {name: t.double() for name, t in read_tensors(path).items()}
     weights = tensors["weights"] / tensors["weights"].sum()
     mixture = GaussianMixture(weights, tensors["means"], tensors["factors"], tensors["stds"])
     return mixture if size == max(SIZES) else mixture.averaged(max(SIZES) // size)

@@ -350,6 +350,21 @@ def test_a_sweep_on_a_cluster_says_what_failed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("installed", "sentence"),
+    [
+        (False, "pip install 'diverse-sr-bench[cluster]'."),
+        (True, "There is no option of hydra/launcher, 'submitit_no'."),
+    ],
+)
+def test_a_missing_launcher_is_one_sentence(
+    installed: bool, sentence: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("bench.composing.importlib.util.find_spec", lambda name: object() if installed else None)
+    assert main(["run", "--multirun", "hydra/launcher=submitit_no", *QUICK]) == 1
+    assert sentence in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
     ("line", "expected"),
     [
         ("bench ch", "check"),
