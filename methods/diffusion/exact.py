@@ -42,9 +42,7 @@ class Mixture:
     def affine(self, gain: float, shift: float) -> Mixture:
         """The mixture of gain x + shift; the network's units are those of gain 2, shift -1."""
         square = gain * gain
-        return Mixture(
-            self.weights, gain * self.means + shift, self.basis, square * self.variances, square * self.rest
-        )
+        return Mixture(self.weights, gain * self.means + shift, self.basis, square * self.variances, square * self.rest)
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> Mixture:
         """The same elsewhere."""

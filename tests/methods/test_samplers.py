@@ -1,7 +1,7 @@
 """What holds for every zero-shot sampler: rows of their own, any operator, declared evaluations, published schedules."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from bench.config import RunConfig
+from bench.config import method_config
 from bench.contract import Noise, methods
 from bench.operators import Operator, make_operator
 from bench.settings import build
@@ -72,8 +72,9 @@ def test_a_row_depends_on_itself_alone(name: str, sigma: float, weights: Path) -
     together = make(name, weights, operator).sample(y, 2, noise=noise())
     pieces = make(name, weights, operator, compute={"rows": 3}).sample(y, 2, noise=noise())
     alone = make(name, weights, operator).sample(y[1:], 1, noise=noise(range(1, 2), ("b",)))
-    torch.testing.assert_close(pieces, together, atol=2e-4, rtol=0)
-    torch.testing.assert_close(alone[0, 0], together[1, 1], atol=2e-4, rtol=0)
+    # in the mean: the first step multiplies rounding by 1 / sqrt(alpha_bar), a hundred or more
+    assert (pieces - together).abs().mean() < 1e-5
+    assert (alone[0, 0] - together[1, 1]).abs().mean() < 1e-5
     assert (together[:, 0] - together[:, 1]).abs().mean() > 1e-3 or name == "reddiff"
 
 
@@ -111,11 +112,9 @@ def test_evaluations_and_backward_passes_are_declared(
 
 
 @each
-def test_the_shipped_prior_takes_every_sampler(name: str, configure: Callable[..., RunConfig]) -> None:
+def test_the_shipped_prior_takes_every_sampler(name: str) -> None:
     """Its yaml builds and loads."""
-    settings = dict(configure(f"methods=[{name}]").methods[name])
-    settings.pop("method", None)
-    method = build(methods.get(name), settings, f"methods.{name}", name)
+    method = build(methods.get(name), method_config(name).parameters, f"methods.{name}", name)
     method.prepare(make_operator({"name": "bicubic"}, 8, 64))
     assert 20 <= method.evaluations <= 1000
     assert set(method.files()) == {"prior"}

@@ -19,6 +19,7 @@ from methods.diffusion.unet import PriorNetwork, UnetConfig, make_unet
 
 SMALL = UnetConfig(size=32, channels=32, multipliers=(1, 2), blocks=1, attention=(16,), head_channels=16)
 
+
 def test_every_prediction_gives_the_same_estimate() -> None:
     """x0 and noise of one pair, whatever the network predicts of it, on the linear and the cosine schedule."""
     generator = torch.Generator().manual_seed(0)
