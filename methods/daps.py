@@ -6,6 +6,7 @@ Source: github:zhangbingliang2019/DAPS, sampler.py, cores/mcmc.py.
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -86,7 +87,7 @@ class Daps(DiffusionSampler):
         x = prior.level(self.times[0]) * normal()
         for i, (t, u) in enumerate(pairs(self.times)):
             ode = self.ode_times(t)
-            for a, b in zip(ode, ode[1:], strict=False):
+            for a, b in pairwise(ode):
                 x = x + (prior.level(b) - prior.level(a)) * prior(prior.signal(a) * x, a).noise
             c0, hold = svd.v_t(x), prior.level(t) ** -2
             if self.conditional == "exact":

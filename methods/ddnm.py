@@ -69,23 +69,23 @@ class Ddnm(DiffusionSampler):
         """Algorithms 1 and 2 with jumps; positions count the steps from 0, the least noisy."""
         prior = self.prior
         times = [*reversed(even(prior.steps, self.steps)), -1]
-        x = normal()
+        x = x0 = normal()
         for here, there in self.moves:
             u = times[there]
             if there > here:
-                x = prior.noised(estimate.x0, normal(), u)
+                x = prior.noised(x0, normal(), u)
                 continue
-            estimate = prior(x, times[here])
+            x0, noise, _ = prior(x, times[here])
             step = self.noisy_step if task.sigma else self.exact_step
-            x = step(task, estimate.x0, estimate.noise, normal(), prior.signal(u), prior.noise(u))
+            x = step(task, x0, noise, normal(), prior.signal(u), prior.noise(u))
         return x
 
     def exact_step(self, task: Task, x0: Tensor, noise: Tensor, fresh: Tensor, signal: float, rest: float) -> Tensor:
-        """sigma = 0: A x' = y (equation 13); `signal` and `rest` are the factors of image and noise in x_u."""
+        """Without noise: A x' = y (equation 13); `signal` and `rest` are the factors of image and noise in x_u."""
         return signal * task.operator.project(x0, task.y) + rest * self.mix(noise, fresh)
 
     def noisy_step(self, task: Task, x0: Tensor, noise: Tensor, fresh: Tensor, signal: float, rest: float) -> Tensor:
-        """sigma > 0 (equations 17 to 19, 51): y's own noise is part of the noise in x_u."""
+        """With noise (equations 17 to 19, 51): y's own noise is part of the noise in x_u."""
         spread = signal * task.spread
         early = rest >= spread  # y is less noisy than x_u
         share = torch.where(early, 1.0, rest * math.sqrt(1 - self.eta**2) / spread)

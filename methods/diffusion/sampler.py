@@ -1,4 +1,4 @@
-"""What zero-shot posterior samplers share: one prior, y in the network's units, the SVD of A, rows with their own noise.
+"""What zero-shot posterior samplers share: one prior, y in the network's units, the SVD of A, noise for each row.
 
 A sampler is one file, one class::
 

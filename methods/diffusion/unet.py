@@ -30,8 +30,9 @@ class UnetConfig(Settings):
         patch: the network sees squares of patch x patch pixels as channels, at `size / patch` pixels; `channels`,
             `multipliers` and `attention` count from there. 1 for the published network; 2 costs a small network 2.5
             times less at the same width.
-        prediction: what the network's output stands for: "noise" (published) or "velocity" (Salimans & Ho 2022). A small network cannot copy its input exactly enough to predict
-            nearly pure noise: at step 990 an error of 0.05 in the noise is one of 7 in the image.
+        prediction: what the network's output stands for: "noise" (published) or "velocity" (Salimans & Ho 2022). A
+            small network cannot copy its input exactly enough to predict nearly pure noise: at step 990 an error of
+            0.05 in the noise is one of 7 in the image.
 
     """
 

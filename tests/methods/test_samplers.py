@@ -1,4 +1,4 @@
-"""What holds for every zero-shot sampler: rows of their own, any operator, declared evaluations, published schedules."""
+"""What holds for every zero-shot sampler: rows of their own, any operator, declared evaluations."""
 
 import math
 from collections.abc import Iterator
