@@ -7,8 +7,6 @@ library, so that help and completion are quick.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from bench.errors import BenchError, near_matches
+from bench.files import digest
 from bench.registry import plugin_config_dirs
 from bench.settings import Settings, as_text, setting, validate
 
@@ -186,8 +185,7 @@ class RunConfig(Settings):
         if self.out != Path():
             return self.out
         named = {k: v for k, v in self.record().items() if k not in UNNAMED}
-        digest = hashlib.sha256(json.dumps(named, sort_keys=True, default=str).encode()).hexdigest()[:8]
-        return Path("results/runs") / f"{self.dataset['name']}-{digest}"
+        return Path("results/runs") / f"{self.dataset['name']}-{digest(named)[:8]}"
 
     def record(self) -> dict[str, Any]:
         """Plain values, as written to ``config.yaml`` of the run directory."""

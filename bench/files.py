@@ -29,6 +29,25 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
 
+def digest(content: Any) -> str:
+    """Hash settings: plain values, in any order of their keys."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def file_identity(path: Path) -> list[Any]:
+    """What tells a file's content without reading it: where it is, its size, and when it last changed.
+
+    Hashing the contents of FFHQ's 70000 originals takes minutes at every start, this a second. The time of the last
+    change of the inode (ctime) is among it, which no program can set: a file that replaces another of the same size
+    and date of modification (from an archive, or copied with its date) is told apart.
+    """
+    try:
+        s = path.stat()
+    except OSError:
+        return [str(path.resolve()), None]
+    return [str(path.resolve()), s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino]
+
+
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
     """Turn a failed write into one sentence."""
@@ -44,20 +63,30 @@ def disk_errors(path: Path) -> Iterator[None]:
         raise BenchError(f"Could not write {path}: {why}. What is done is kept; the same command goes on.") from error
 
 
-def write_atomic(path: Path, content: bytes | str) -> None:
-    """Write a file in full or not at all; BenchError if the disk is full or not writable."""
-    data = content.encode() if isinstance(content, str) else content
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary file that takes the place of `path` in full, or not at all where the block raises.
+
+    Raises:
+        BenchError: the disk is full or not writable.
+
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with temporary.open("wb") as file:
-                file.write(data)
-                file.flush()
+            yield temporary
+            with temporary.open("rb+") as file:
                 os.fsync(file.fileno())
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def write_atomic(path: Path, content: bytes | str) -> None:
+    """Write a file in full or not at all; BenchError if the disk is full or not writable."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def write_json(path: Path, content: Any) -> None:

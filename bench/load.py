@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.config import MethodConfig, merge, method_config, plain, resolve_device, search_path
+from bench.config import MethodConfig, compose, merge, method_config, plain, resolve_device
 from bench.contract import Facts, Method, Noise, methods
 from bench.errors import BenchError, near_matches
 from bench.operators import Operator, make_operator, operator_kind
@@ -115,7 +115,6 @@ class LoadedMethod:
 
 def _operator_config(operator: str | Mapping[str, Any], sigma: float | None) -> dict[str, Any]:
     """``name`` and settings of an operator, from its file and what is given."""
-    import hydra
     from hydra.errors import MissingConfigException
 
     given = {"name": operator} if isinstance(operator, str) else dict(operator)
@@ -123,8 +122,7 @@ def _operator_config(operator: str | Mapping[str, Any], sigma: float | None) -> 
         raise BenchError("operator has no name: give one, as operator='bicubic' or operator={'name': 'bicubic'}.")
     name = str(given.pop("name"))
     try:
-        with hydra.initialize_config_module("configs", version_base="1.3"):
-            cfg = hydra.compose(overrides=[f"+operator={name}", *search_path()])
+        cfg = compose(None, [f"+operator={name}"])
     except MissingConfigException as error:
         raise BenchError(f"There is no operator '{name}'.{near_matches(name, error.options or [])}") from None
     return merge(plain(cfg)["operator"], given if sigma is None else {**given, "sigma": sigma})

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.error import HTTPError, URLError
 
 from bench.errors import BenchError, near_matches
-from bench.files import cache_dir, disk_errors, sha256, write_atomic
+from bench.files import cache_dir, disk_errors, replacing, sha256, write_atomic
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -210,11 +210,8 @@ def add(checkpoint: Checkpoint, source: Path) -> Path:
     if not source.is_file():
         raise BenchError(f"{source} does not exist: give the file of {checkpoint.name}.")
     verify(checkpoint, source)
-    with disk_errors(checkpoint.path):
-        checkpoint.path.parent.mkdir(parents=True, exist_ok=True)
-        part = _part(checkpoint)
-        shutil.copyfile(source, part)
-        part.replace(checkpoint.path)
+    with replacing(checkpoint.path) as temporary:
+        shutil.copyfile(source, temporary)
     return checkpoint.path
 
 

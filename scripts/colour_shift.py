@@ -10,18 +10,17 @@ from __future__ import annotations
 
 import argparse
 
-import hydra
 import torch
 from tabulate import tabulate
 
-from bench.config import read_config
+from bench.config import compose, read_config
 from bench.contract import Noise
 from bench.data import make_dataset
+from bench.load import make_method
 from bench.metrics import Evaluation, load_metrics
 from bench.operators import quantise
 from bench.operators.bicubic import Bicubic
 from bench.run.draw import observe
-from bench.run.selection import make_method
 
 METRICS = ("psnr", "lr_psnr", "stlpips_alex")
 
@@ -42,8 +41,7 @@ def main() -> None:
         hr, y = (torch.stack(part) for part in zip(*loaded, strict=True))
         for project in (False, True):
             words = ["methods=[sr3]", f"methods.sr3.project={str(project).lower()}"]
-            with hydra.initialize_config_module("configs", version_base="1.3"):
-                method = make_method(read_config(hydra.compose("run", words)).methods[0])
+            method = make_method(read_config(compose("run", words)).methods[0])
             method.prepare(operator)
             noise = Noise(0, dataset.ids[: len(y)], range(arguments.samples))
             samples = quantise(method.sample(y, arguments.samples, None, noise))

@@ -104,7 +104,7 @@ def main() -> None:
             torch.manual_seed(2)
             coarse, drawn = ours.coarse_features(y), []
             for _ in range(arguments.samples):
-                drawn.append(ours.generate(y, [TAU * torch.randn(1, *s) for s in ours.shapes(size)], coarse))
+                drawn.append(ours.generate(y, [TAU * torch.randn(1, *s) for s in ours.shapes((size, size))], coarse))
             return torch.cat(drawn).clamp(0, 1)
 
         print(f"{arguments.samples} samples of one image, together")

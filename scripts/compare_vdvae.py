@@ -25,7 +25,7 @@ from bench.contract import Noise
 from methods.cvdvae.distributions import Gaussian
 from methods.cvdvae.method import super_resolve
 from methods.cvdvae.vdvae import LowResolutionConfig, TopDownBlock, Vdvae, VdvaeConfig
-from scripts.side_by_side import compare_speed
+from scripts.side_by_side import compare_speed, error
 
 SMALL = {
     "decoder": "1x2,4m1,4x2,8m4,8x2,16m8,32m16",
@@ -90,11 +90,6 @@ def _settings(config: VdvaeConfig, **more: Any) -> _Settings:
         num_mixtures=config.mixtures, no_bias_above=config.no_bias_above, dataset="ffhq_256",
         shift=config.shift, scale=config.scale, **more,
     )  # fmt: skip
-
-
-def error(a: Tensor, b: Tensor) -> float:
-    """Largest difference relative to the largest value."""
-    return float((a - b).abs().max() / b.abs().max())
 
 
 @torch.no_grad()
@@ -222,7 +217,7 @@ def speed(folder: Path, which: str, n: int, repeats: int) -> str:
         return torch.cat(outputs)
 
     def mine() -> Tensor:
-        return super_resolve(model, y, n, 0.8, Noise(0, ["image"], range(n)), output="mean", batch=1)[0]
+        return super_resolve(model, y, n, 0.8, Noise(0, ["image"], range(n)), output="mean", rows=1)[0]
 
     return compare_speed(public, mine, repeats)
 

@@ -12,13 +12,12 @@ import argparse
 import sys
 from pathlib import Path
 
-import hydra
 import torch
-from omegaconf import OmegaConf
 from safetensors.torch import save_file
 from torch import nn
 
 from bench import cli
+from bench.config import compose, plain
 from methods.cvdvae.vdvae import LowResolutionConfig, Vdvae, VdvaeConfig
 from methods.diffusion.unet import PriorNetwork, UnetConfig
 from methods.hcflow.flow import Hcflow, HcflowConfig
@@ -32,9 +31,7 @@ def write_weights(folder: Path) -> list[str]:
     """Write the files into a folder; return the settings that name them."""
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
-    with hydra.initialize_config_module("configs", version_base="1.3"):
-        cfg = OmegaConf.to_container(hydra.compose("run", [f"methods=[{','.join(LABELS)}]"]).methods, resolve=True)
-    assert isinstance(cfg, dict)
+    cfg = plain(compose("run", [f"methods=[{','.join(LABELS)}]"]))["methods"]
     words = []
 
     def write(name: str, setting: str, module: nn.Module) -> None:

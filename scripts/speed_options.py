@@ -21,19 +21,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import hydra
 import torch
 from tabulate import tabulate
 from torch import Tensor
 
-from bench.config import MethodConfig, RunConfig, read_config
+from bench.config import MethodConfig, RunConfig, compose, read_config
 from bench.contract import Noise
 from bench.data import make_dataset
+from bench.load import make_method
 from bench.machine import keep_freed_memory, release_memory
 from bench.network import Compute
 from bench.operators import make_operator
 from bench.run.draw import observe
-from bench.run.selection import make_method
 from scripts.random_weights import write_weights
 
 OFF = Compute(rows=1).model_dump()
@@ -97,8 +96,7 @@ def main() -> None:
     if arguments.random:
         prefix = f"methods.{arguments.method}."
         words += ["dataset.size=256", *(w for w in write_weights(arguments.random) if w.startswith(prefix))]
-    with hydra.initialize_config_module("configs", version_base="1.3"):
-        config = read_config(hydra.compose("run", words))
+    config = read_config(compose("run", words))
     keep_freed_memory()
     task = Task(config, config.methods[0])
     expected: Tensor | None = None

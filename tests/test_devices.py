@@ -17,11 +17,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from bench.config import RunConfig
 from bench.contract import Method, Noise
+from bench.load import make_method
 from bench.metrics import Evaluation, load_metrics
 from bench.metrics.perceptual import from_stlpips
 from bench.metrics.stlpips import load_weights
 from bench.operators.bicubic import Bicubic
-from bench.run.selection import make_method
 from bench.training.config import read_training
 from bench.training.trainable import trainables
 

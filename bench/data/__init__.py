@@ -11,7 +11,6 @@ Add one in a file of this package (or through the entry point group ``bench.data
 from __future__ import annotations
 
 import hashlib
-import json
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from bench.errors import BenchError, ImageError
+from bench.files import digest
 from bench.registry import Registry
 from bench.settings import build
 
@@ -92,15 +92,14 @@ class Dataset(ABC):
         """Return a hash that differs where one of these images differs; what is kept of them is kept under it.
 
         By default all of them are loaded and hashed. A dataset that can tell sooner overrides it with :meth:`identify`
-        of the settings that matter and the :func:`file_identity` of its files.
+        of the settings that matter and the :func:`bench.files.file_identity` of its files.
         """
         return self.identify(indices, [self._content_or_broken(i) for i in indices])
 
     def identify(self, indices: Sequence[int], what: Any) -> str:
         """Hash `what` (anything that is JSON) and `indices`, with the code that reads or renders the images."""
         numbers = hashlib.sha256(np.asarray(indices, np.int64).tobytes()).hexdigest()
-        known = json.dumps([_code(type(self)), self.size, numbers, what], sort_keys=True)
-        return hashlib.sha256(known.encode()).hexdigest()
+        return digest([_code(type(self)), self.size, numbers, what])
 
     def _content_or_broken(self, index: int) -> str:
         try:
@@ -111,9 +110,7 @@ class Dataset(ABC):
 
 def content_of(image: np.ndarray) -> str:
     """Return the sha256 of an image: of its pixels, shape and dtype."""
-    digest = hashlib.sha256(f"{image.shape} {image.dtype.str}".encode())
-    digest.update(np.ascontiguousarray(image).tobytes())
-    return digest.hexdigest()
+    return hashlib.sha256(f"{image.shape} {image.dtype.str}".encode() + image.tobytes()).hexdigest()
 
 
 class Numbered(Sequence[str]):
@@ -135,29 +132,15 @@ class Numbered(Sequence[str]):
         return number.isdecimal() and int(number) < self.length and self[int(number)] == name
 
 
-def file_identity(path: Path) -> list[Any]:
-    """What tells a file's content without reading it: where it is, its size, and when it last changed.
-
-    Hashing the contents of FFHQ's 70000 originals takes minutes at every start, this a second. The time of the last
-    change of the inode (ctime) is among it, which no program can set: a file that replaces another of the same size
-    and date of modification (from an archive, or copied with its date) is told apart.
-    """
-    try:
-        s = path.stat()
-    except OSError:
-        return [str(path.resolve()), None]
-    return [str(path.resolve()), s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino]
-
-
 @cache
 def _code(cls: type[Dataset]) -> str:
     """Hash of the source of a dataset's class, its bases and this package: the version of every renderer and reader."""
     modules = [sys.modules[c.__module__] for c in cls.__mro__ if c.__module__ in sys.modules]
     own = [Path(file) for m in modules if (file := getattr(m, "__file__", None))]
-    digest = hashlib.sha256(f"{cls.__module__}.{cls.__qualname__}".encode())
+    found = hashlib.sha256(f"{cls.__module__}.{cls.__qualname__}".encode())
     for path in _sources([*own, *Path(__file__).parent.rglob("*.py")]):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
+        found.update(path.read_bytes())
+    return found.hexdigest()
 
 
 def _sources(paths: Iterable[Path]) -> list[Path]:

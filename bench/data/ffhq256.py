@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from bench.data import DataFacts, Dataset, check_split, file_identity, register_dataset
+from bench.data import DataFacts, Dataset, check_split, register_dataset
 from bench.data.images import centre_square, list_images, read_rgb
 from bench.errors import BenchError
+from bench.files import file_identity
 
 COUNT = 70000
 VALIDATION = 7000

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from bench.data import DataFacts, Dataset, file_identity, register_dataset
+from bench.data import DataFacts, Dataset, register_dataset
 from bench.data.images import centre_square, list_images, read_rgb
 from bench.errors import BenchError
+from bench.files import file_identity
 
 
 @register_dataset("folder")

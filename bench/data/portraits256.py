@@ -7,7 +7,6 @@ file's sha256 and the corners of its crop, found as FFHQ's are from five landmar
 from __future__ import annotations
 
 import csv
-import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
@@ -21,7 +20,7 @@ from tqdm import tqdm
 from bench.data import DataFacts, Dataset, check_split, register_dataset
 from bench.data.images import read_rgb
 from bench.errors import BenchError, ImageError
-from bench.files import cache_dir
+from bench.files import cache_dir, sha256
 
 COMMIT = "63aef57b5a839aebe3ad913ec7c76469aabbb6c5"
 URL = f"https://cdn.jsdelivr.net/gh/faker-js/assets-person-portrait@{COMMIT}/"
@@ -108,7 +107,7 @@ class Portraits256(Dataset):
         """Check the file's sha256 and crop it."""
         row = self.rows[index]
         path = self.folder / row["source"]
-        if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() != row["sha256"]:
+        if path.is_file() and sha256(path) != row["sha256"]:
             raise ImageError(f"{path} is not the published file (sha256 differs): check out commit {COMMIT[:7]}.")
         quad = np.array([[float(row[f"x{k}"]), float(row[f"y{k}"])] for k in range(4)])
         return crop_quad(read_rgb(path), quad, size=self.size)

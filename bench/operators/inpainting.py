@@ -144,6 +144,10 @@ class DiagonalSvd(Svd):
         """V c = c."""
         return c
 
+    def diagonal(self, c: Tensor) -> Tensor:
+        """Diagonal of diag(c)."""
+        return c
+
     def u_t(self, y: Tensor) -> Tensor:
         """U^T y = y, 0 where nothing is seen."""
         return y * self.s

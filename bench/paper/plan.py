@@ -18,6 +18,7 @@ from bench.config import MethodConfig, RunConfig
 from bench.contract import Noise, methods
 from bench.data import Dataset
 from bench.errors import BenchError
+from bench.load import make_method
 from bench.machine import is_out_of_memory, keep_freed_memory, release_memory
 from bench.metrics import Evaluation, load_metrics
 from bench.operators import operator_kind
@@ -26,7 +27,7 @@ from bench.run.cell import CellKey
 from bench.run.draw import observe
 from bench.run.evaluate import evaluate, not_applicable
 from bench.run.samples import PNG_BYTES
-from bench.run.selection import dataset_operator, make_method, prepared_method, selected_images, short_form
+from bench.run.selection import dataset_operator, prepared_method, selected_images, short_form
 from bench.run.store import RunDir
 from bench.run.timing import time_once
 

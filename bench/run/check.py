@@ -12,17 +12,17 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from hydra import compose, initialize_config_module
 from torch import Tensor
 
-from bench.config import RunConfig, read_config, search_path
+from bench.config import RunConfig, compose, read_config
 from bench.contract import TOLERANCE, Method, Noise
 from bench.data import make_dataset
 from bench.errors import BenchError, ImageError
+from bench.load import make_method
 from bench.machine import release_memory
 from bench.metrics import Evaluation, metrics
 from bench.run.draw import observe
-from bench.run.selection import cell_keys, dataset_operator, make_method, prepared_method
+from bench.run.selection import cell_keys, dataset_operator, prepared_method
 
 LEVEL = 1 / 255
 """One step of an 8-bit image."""
@@ -128,8 +128,7 @@ def failures(name: str, *overrides: str) -> list[str]:
         *overrides: of settings, as on the command line of ``python -m bench check``.
 
     """
-    with initialize_config_module("configs", version_base="1.3"):
-        config = read_config(compose("check", [f"methods=[{name}]", *overrides, *search_path()]))
+    config = read_config(compose("check", [f"methods=[{name}]", *overrides]))
     return [f"{r.name}: {r.detail}" for r in check_method(config) if r.verdict == "fail"]
 
 

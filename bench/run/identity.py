@@ -9,7 +9,7 @@ from typing import Any
 
 from bench.config import MethodConfig, RunConfig
 from bench.contract import methods
-from bench.files import sha256
+from bench.files import file_identity, sha256
 from bench.run.cell import Cell, CellKey
 
 SHARED = ("operator", "dataset", "n", "seed", "quantise")
@@ -52,13 +52,8 @@ def plain(content: Any) -> Any:
 
 
 def file_states(files: Mapping[str, Path]) -> dict[str, Any]:
-    """Path, size and time of change of files, by role: while these are the same, their content is."""
-    return {role: _file_state(path) for role, path in files.items()}
-
-
-def _file_state(path: Path) -> list[Any]:
-    s = path.stat()
-    return [str(path.resolve()), s.st_size, s.st_mtime_ns, s.st_ctime_ns]
+    """The `file_identity` of files, by role: while it is the same, their content is."""
+    return {role: file_identity(path) for role, path in files.items()}
 
 
 def hashes(files: Mapping[str, Path]) -> dict[str, str]:
@@ -72,7 +67,7 @@ def recorded_hashes(cell: Cell) -> dict[str, str]:
     now = dict(before)
     for role, state in cell.files.items():
         path = Path(state[0])
-        if path.is_file() and _file_state(path) != state:
+        if path.is_file() and file_identity(path) != state:
             now[role] = sha256(path)
     return now
 

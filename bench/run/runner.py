@@ -18,6 +18,7 @@ from bench.config import RunConfig, Shard
 from bench.contract import Method, methods
 from bench.data import Dataset, make_dataset
 from bench.errors import BenchError
+from bench.load import make_method
 from bench.machine import environment, keep_freed_memory
 from bench.metrics import Evaluation, Metric, load_metrics, metric_facts, resolve_metrics
 from bench.run import timing
@@ -28,7 +29,7 @@ from bench.run.evaluate import columns, evaluate, not_applicable
 from bench.run.images import Image, Images
 from bench.run.loaded import LoadedMethods
 from bench.run.samples import ARRAY_BYTES, PNG_BYTES, as_picture
-from bench.run.selection import cell_keys, make_method
+from bench.run.selection import cell_keys
 from bench.run.store import RunDir
 
 Frames = tuple[pd.DataFrame, pd.DataFrame]

@@ -12,17 +12,12 @@ from bench.config import MethodConfig, RunConfig
 from bench.contract import UNKNOWN_POSTERIOR, Method, methods
 from bench.data import Dataset, datasets
 from bench.errors import BenchError
+from bench.load import make_method
 from bench.operators import Operator, make_operator, operator_kind
 from bench.run.cell import CellKey
-from bench.settings import build
 
 SHORT_STEPS = 5
 """Steps of an iterative method where only its speed is of interest."""
-
-
-def make_method(config: MethodConfig) -> Method:
-    """Build a method from its settings; BenchError for unknown names or settings."""
-    return build(methods.get(config.name), config.parameters, f"methods.{config.label}", config.name)
 
 
 def dataset_operator(config: RunConfig, dataset: Dataset, scale: int, device: torch.device | str = "cpu") -> Operator:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from bench.errors import BenchError
-from bench.files import disk_errors
+from bench.files import replacing
 from bench.machine import is_out_of_memory
 
 CHECKPOINT = "checkpoint.pt"
@@ -31,14 +31,8 @@ OF_IMAGES = {"pool", "val"}
 
 def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
     """Write in full or not at all."""
-    temporary = path.with_suffix(".tmp")
-    with disk_errors(path):
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            torch.save(content, temporary)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary:
+        torch.save(content, temporary)
 
 
 def read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:

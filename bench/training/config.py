@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +11,7 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from bench.config import Out, plain, resolve_device
 from bench.errors import BenchError
+from bench.files import digest
 from bench.settings import Settings, as_text, build, setting, validate
 
 if TYPE_CHECKING:
@@ -112,8 +111,7 @@ def read_training(cfg: DictConfig) -> tuple[Trainable, TrainConfig]:
     scale = config.scale if cls.scaled else None
     out = config.out
     if out == Path():
-        digest = hashlib.sha256(json.dumps(record, sort_keys=True, default=str).encode()).hexdigest()[:8]
-        out = Path("results/training") / f"{name}{f'-x{scale}' if cls.scaled else ''}-{digest}"
+        out = Path("results/training") / f"{name}{f'-x{scale}' if cls.scaled else ''}-{digest(record)[:8]}"
     config = config.model_copy(update={"scale": scale, "device": resolve_device(config.device), "out": out})
     torch.manual_seed(config.seed)  # initial weights
     given = {"scale": scale} if cls.scaled else {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +15,7 @@ from tqdm import tqdm
 from bench.data import Dataset
 from bench.data.splits import train_and_val
 from bench.errors import BenchError, ImageError
-from bench.files import cache_dir, disk_errors, sha256, write_atomic
+from bench.files import cache_dir, replacing, sha256, write_atomic
 
 CHUNK = 32
 
@@ -51,17 +50,10 @@ def _kept(dataset: Dataset, name: str, most: int) -> Pool:
         raise BenchError(f"{name} has no images for training: use a larger dataset.")
     path = cache_dir() / "pools" / f"{name}-{dataset.size}-{dataset.fingerprint(numbers)[:16]}.npy"
     if not path.exists():
-        with disk_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_suffix(f".{os.getpid()}.tmp")
-            shape = (len(numbers), dataset.size, dataset.size, 3)
-            try:
-                array = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
-                _fill(array, dataset)
-                array.flush()
-                temporary.replace(path)
-            finally:
-                temporary.unlink(missing_ok=True)
+        with replacing(path) as temporary:
+            array = np.lib.format.open_memmap(temporary, "w+", np.uint8, (len(numbers), dataset.size, dataset.size, 3))
+            _fill(array, dataset)
+            array.flush()
     return Pool(np.load(path, mmap_mode="r"), _digest(path))
 
 

@@ -16,10 +16,10 @@ from bench.config import RunConfig
 from bench.contract import Noise
 from bench.data import make_dataset
 from bench.errors import BenchError
+from bench.load import make_method
 from bench.operators import make_operator
 from bench.operators.bicubic import Bicubic, enlarge
 from bench.run.draw import Sampler, observe
-from bench.run.selection import make_method
 
 
 def observed(photographs: Tensor, scale: int, size: tuple[int, int] = (64, 64)) -> Tensor:

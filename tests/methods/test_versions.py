@@ -20,8 +20,8 @@ from hydra import compose, initialize_config_module
 
 from bench.config import read_config
 from bench.contract import Noise, methods
+from bench.load import make_method
 from bench.operators.bicubic import Bicubic
-from bench.run.selection import make_method
 
 GOLDEN = Path(__file__).with_name("versions.json")
 SETTINGS = {"dps": {"": ["steps=4"]}, "sr3": {"": ["steps=4"], "ddim": ["steps=4", "sampler=ddim"]}}

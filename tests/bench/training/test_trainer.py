@@ -165,8 +165,8 @@ def test_order_is_a_function_of_the_step() -> None:
     [
         (["method=cvdvae"], "add scale=4 or scale=8"),
         (["method=vdvea"], "Did you mean 'vdvae'"),
-        (["method=vdvae", "precision=16"], "precision=16 is not one of 32, bf16"),
-        (["method=vdvae", "budget=soon"], "budget=soon is no time"),
+        (["method=vdvae", "precision=16"], "precision=16 is wrong: it should be '32' or 'bf16'."),
+        (["method=vdvae", "budget=soon"], "budget=soon is wrong: it should be a time"),
         (["method=vdvae", "+method.network.depth=3"], "method.network.depth is no setting of vdvae"),
         (["method=vdvae", "batch=64", "pool=10", "dataset.size=64"], "fewer than batch=64"),
         ([], "method"),

@@ -9,9 +9,9 @@ from bench.config import read_config
 from bench.contract import Noise
 from bench.data import make_dataset
 from bench.errors import BenchError
+from bench.load import make_method
 from bench.operators.bicubic import Bicubic
 from bench.run.draw import observe
-from bench.run.selection import make_method
 
 
 def sample(*overrides: str, n: int = 3, ids: tuple[str, ...] = ("a", "b")) -> Tensor:
