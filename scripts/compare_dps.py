@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 import types
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,11 @@ from torch import Tensor, nn
 
 from bench.operators.bicubic import Bicubic
 from methods.diffusion.checkpoints import from_guided_diffusion
-from methods.diffusion.schedule import TRAIN_STEPS, make_scheduler
-from methods.diffusion.unet import Prior, UnetConfig
-from methods.dps import posterior_sample
+from methods.diffusion.prior import DiffusionPrior
+from methods.diffusion.sampler import Task
+from methods.diffusion.schedule import TRAIN_STEPS, linear
+from methods.diffusion.unet import PriorNetwork, UnetConfig
+from methods.dps import Dps
 from scripts.side_by_side import compare_speed, error
 
 SMALL = UnetConfig(size=32, channels=32, multipliers=(1, 2, 2), blocks=1, attention=(16,), head_channels=16)
@@ -63,7 +66,7 @@ def main() -> None:
     )  # fmt: skip
     fill(theirs)
     theirs.eval()
-    ours = Prior(config).eval()
+    ours = PriorNetwork(config).eval()
     ours.unet.load_state_dict(from_guided_diffusion(theirs.state_dict(), config))
     if arguments.channels_last:
         ours.to(memory_format=torch.channels_last)
@@ -97,9 +100,13 @@ def main() -> None:
         finally:
             torch.randn_like = real
 
+    method = Dps(unet=config, weights="", steps=arguments.steps, guidance=0.3)
+    method.prior = DiffusionPrior(ours, linear())
+
     def mine() -> Tensor:
         generator = torch.Generator().manual_seed(3)
-        return posterior_sample(ours, make_scheduler(arguments.steps), y, operator, x[:1].clone(), [generator], 0.3)
+        draws = chain([x[:1]], (torch.randn(x[:1].shape, generator=generator) for _ in range(arguments.steps)))
+        return method.trajectory(Task(operator, y), lambda: next(draws))
 
     print(f"trajectory of {arguments.steps} steps, {arguments.size}, per step at batch 1")
     print(compare_speed(reference, mine, arguments.repeats, arguments.steps))

@@ -19,7 +19,7 @@ from torch import nn
 from bench import cli
 from bench.config import compose, plain
 from methods.cvdvae.vdvae import LowResolutionConfig, Vdvae, VdvaeConfig
-from methods.diffusion.unet import Prior, UnetConfig
+from methods.diffusion.unet import PriorNetwork, UnetConfig
 from methods.hcflow.flow import Hcflow, HcflowConfig
 from methods.sr3.unet import Sr3Config, Sr3Unet
 from scripts.compare_vdvae import fill
@@ -51,7 +51,7 @@ def write_weights(folder: Path) -> list[str]:
         )
         write("sr3", f"sr3_ffhq256.weights.{scale}", Sr3Unet(Sr3Config(**cfg["sr3_ffhq256"]["unet"])))
     words.append(f"methods.cvdvae_ffhq256.prior_weights={folder / 'cvdvae_x4.safetensors'}")
-    write("dps", "dps_ffhq256.weights", Prior(UnetConfig(**cfg["dps_ffhq256"]["unet"])).unet)
+    write("dps", "dps_ffhq256.weights", PriorNetwork(UnetConfig(**cfg["dps_ffhq256"]["unet"])).unet)
     return words
 
 

@@ -43,7 +43,8 @@ class MetricFacts:
         unit: unit of the value, "" for none.
         domain: what one value belongs to: a sample, a pair of samples of one image, an image's set of samples, or the
             timing of a method. Values are averaged within an image first, then over images.
-        range: possible values, as text.
+        range: possible values, as text; tables hold values of images in [0, 1] against the interval it begins with.
+        bounds: (least, largest) value for images of any intensities, None for no bound; None where `range` says it.
         source: definition and implementation.
         group: heading in the paper's Table 1.
         factor: tables show the value times this.
@@ -66,6 +67,7 @@ class MetricFacts:
     digits: str = ".2f"
     least_size: int = 1
     needs_range: bool = True
+    bounds: tuple[float | None, float | None] | None = None
 
 
 @dataclass

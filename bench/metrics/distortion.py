@@ -28,6 +28,7 @@ class Psnr(Metric):
         source="as piq.psnr on RGB, peak 1",
         group="Distortion",
         needs_range=False,
+        bounds=(None, 80.0),
     )
 
     def __call__(self, e: Evaluation) -> Tensor:
@@ -71,6 +72,7 @@ class LrPsnr(Metric):
         source="as piq.psnr between y and A x",
         group="Consistency",
         needs_range=False,
+        bounds=(None, 80.0),
     )
 
     def __call__(self, e: Evaluation) -> Tensor:

@@ -26,6 +26,7 @@ class ApdMse(Metric):
         column="_e4",
         digits=".1f",
         needs_range=False,
+        bounds=(0.0, None),
     )
 
     def __call__(self, e: Evaluation) -> Tensor:

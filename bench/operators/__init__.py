@@ -152,6 +152,11 @@ class Operator(ABC):
         return size[0] // self.scale, size[1] // self.scale
 
     @property
+    def observed(self) -> int:
+        """Pixels of y that are observed, of one colour; fewer than h w where A hides some (`masked`)."""
+        return self.low_size[0] * self.low_size[1]
+
+    @property
     def kind(self) -> str:
         """What a trained method must have been trained for: the name, unless a setting changes A itself."""
         return self.name

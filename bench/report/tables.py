@@ -17,7 +17,8 @@ from tabulate import tabulate
 
 from bench.files import write_atomic
 from bench.metrics import ARROWS, MetricFacts, column, metric_facts, unit
-from bench.report.stats import mean_interval, paired_difference
+from bench.report.notes import IMPOSSIBLE, PSNR_FLOOR, below_table, impossible, missing_values
+from bench.report.stats import holm, mean_interval, paired_difference, sign_flip_p
 from bench.run.store import Cell, RunDir
 
 PREFIXES = {"Diversity (APD)": "APD ", "Diversity (NTIRE)": "NTIRE "}
@@ -26,7 +27,11 @@ LATEX = str.maketrans(
     {c: f"\\{c}" for c in "&%$#_{}"}
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 )
-NOTE = "Means over images ± half the width of their 95% bootstrap intervals."
+NOTE = (
+    "Means over images with their 95% intervals (BCa bootstrap over images): ± where both bounds are equally far from "
+    "the mean, as printed, else [lower, upper]."
+)
+RANKS = "Best in bold, second best underlined; methods whose paired 95% interval contains zero share a rank."
 UNDEFINED = "n/a"
 PLAIN = ("bicubic", 0.0)
 """Operator and sigma that tables for reading do not mention."""
@@ -43,6 +48,9 @@ class Row:
         operator, sigma: of its observations.
         n_images: images that it has rows of.
         values: by metric.
+        mse: mean square error of an image's samples, by image, from the PSNR of each (NaN where a sample has none).
+        n_samples: samples of each image.
+        missing: by metric, how many images (or samples) its mean leaves out, by the reason.
 
     """
 
@@ -53,6 +61,15 @@ class Row:
     sigma: float
     n_images: int
     values: dict[str, pd.Series]
+    mse: pd.Series
+    n_samples: int
+    missing: dict[str, dict[str, str]]
+
+    @property
+    def heading(self) -> str:
+        """Method, scale and temperature, as in "CVDVAE x8, tau 0.8"."""
+        tau = "" if self.cell.key.tau is None else f", tau {self.cell.key.tau:g}"
+        return f"{self.title} x{self.cell.key.scale}{tau}"
 
 
 @dataclass(frozen=True)
@@ -87,19 +104,33 @@ def read_rows(run: RunDir) -> tuple[list[Row], list[str]]:
         facts, identity = cell.facts, cell.identity
         assert identity is not None
         title = facts["title"] if facts["method"] == cell.key.label else f"{facts['title']} ({cell.key.label})"
-        values, n_images = _values(cell, names, pairs_before)
         operator = identity["operator"]
         evaluated = facts["evaluations"] > 0
-        rows.append(Row(cell, title, evaluated, operator["name"], float(operator["sigma"]), n_images, values))
+        samples, images = cell.read("samples"), cell.read("images").set_index("index")
+        values = _values(cell, samples, images, names, pairs_before)
+        size = config.get("dataset", {}).get("size")
+        rows.append(
+            Row(
+                cell, title, evaluated, operator["name"], float(operator["sigma"]), samples["index"].nunique(), values,
+                _mse(samples), int(samples["sample"].max()) + 1, missing_values(samples, values, size),
+            )
+        )  # fmt: skip
     return rows, names
 
 
-def _values(cell: Cell, names: list[str], pairs_before: float) -> tuple[dict[str, pd.Series], int]:
-    """Values by image of each metric, NaN where a cell lacks it, and the number of images.
+def _mse(samples: pd.DataFrame) -> pd.Series:
+    """Mean square error by image. PSNR is stored for each sample, so that this is no mean of logarithms."""
+    if "psnr" not in samples:
+        return pd.Series(np.nan, samples["index"].unique())
+    errors = (10 ** (-samples["psnr"].astype(float) / 10) - PSNR_FLOOR).clip(lower=0)
+    mean: pd.Series = errors.groupby(samples["index"]).agg(lambda e: e.mean(skipna=False))
+    return mean
 
-    Pairs count for the images before index `pairs_before`.
-    """
-    samples, images = cell.read("samples"), cell.read("images").set_index("index")
+
+def _values(
+    cell: Cell, samples: pd.DataFrame, images: pd.DataFrame, names: list[str], pairs_before: float
+) -> dict[str, pd.Series]:
+    """Values by image of each metric, NaN where a cell lacks it; pairs of the images before index `pairs_before`."""
     known = [n for n in names if n in samples]
     per_image = samples[["index", *known]].groupby("index").mean()
     timing = cell.timing or {}
@@ -113,11 +144,14 @@ def _values(cell: Cell, names: list[str], pairs_before: float) -> tuple[dict[str
         else:
             of_images = images[name].sort_index() if name in images else pd.Series(np.nan, per_image.index)
             values[name] = of_images[of_images.index < pairs_before] if domain == "pair" else of_images
-    return values, len(per_image)
+    return values
 
 
 def summarise(rows: list[Row], names: list[str]) -> pd.DataFrame:
-    """One row per (scale, method, tau): means over images with the bounds of their 95% intervals."""
+    """One row per (scale, method, tau): means over images with the bounds of their 95% intervals.
+
+    ``NAME_n`` is the number of images (repeats, for times) of a mean; ``impossible`` says what cannot be right.
+    """
     records = []
     for row in rows:
         key = row.cell.key
@@ -129,13 +163,18 @@ def summarise(rows: list[Row], names: list[str]) -> pd.DataFrame:
             record[column(name)] = estimate.mean * factor
             record[column(name) + "_lo"] = estimate.lo * factor
             record[column(name) + "_hi"] = estimate.hi * factor
+        record |= {f"{column(name)}_n": int(row.values[name].notna().sum()) for name in names}
+        record["impossible"] = " ".join(impossible(row))
         records.append(record)
     return pd.DataFrame(records).astype({"tau": float}) if records else pd.DataFrame()
 
 
 def differences(rows: list[Row], names: list[str]) -> pd.DataFrame:
-    """Paired differences, first minus second, of every two rows of one scale, over the images that both have."""
-    records = []
+    """Paired differences, first minus second, of every two rows of one scale, over the images that both have.
+
+    ``p`` is of a permutation of signs over images, ``p_holm`` corrected for all comparisons of the frame.
+    """
+    records, paired = [], []
     for a, b in combinations(rows, 2):
         if a.cell.key.scale != b.cell.key.scale:
             continue
@@ -145,6 +184,7 @@ def differences(rows: list[Row], names: list[str]) -> pd.DataFrame:
                 continue
             x, y = a.values[name].align(b.values[name], join="inner")
             estimate, n = paired_difference(x.to_numpy(dtype=float), y.to_numpy(dtype=float))
+            paired.append(x.astype(float) - y.astype(float))
             records.append(
                 {
                     "scale": a.cell.key.scale,
@@ -160,7 +200,9 @@ def differences(rows: list[Row], names: list[str]) -> pd.DataFrame:
                 }
             )
     columns = ["scale", "method", "tau", "other", "other_tau", "metric", "difference", "lo", "hi", "n_images"]
-    return pd.DataFrame(records, columns=columns)
+    frame = pd.DataFrame(records, columns=columns)
+    p = sign_flip_p(pd.concat(paired, axis=1).to_numpy()) if paired else np.array([])
+    return frame.assign(p=p, p_holm=holm(p))
 
 
 def format_value(value: float, facts: MetricFacts) -> str:
@@ -169,11 +211,16 @@ def format_value(value: float, facts: MetricFacts) -> str:
 
 
 def interval_text(frame: pd.DataFrame, i: int, name: str) -> str:
-    """A mean with half the width of its interval, or the mean alone."""
+    """A mean with its interval, as in "25.0 ± 1.0" or "25.0 [24.2, 26.9]" (see `NOTE`), or the mean alone."""
     facts, key = metric_facts(name), column(name)
     value, low, high = (float(frame[k].iloc[i]) for k in (key, key + "_lo", key + "_hi"))
     text = format_value(value, facts)
-    return f"{text} ± {format_value((high - low) / 2, facts)}" if high > low else text
+    if not high > low:
+        return text
+    below, above = format_value(value - low, facts), format_value(high - value, facts)
+    return (
+        f"{text} ± {above}" if below == above else f"{text} [{format_value(low, facts)}, {format_value(high, facts)}]"
+    )
 
 
 def markdown(rows: list[Row], names: list[str], frame: pd.DataFrame, intervals: bool, style: str = "pipe") -> str:
@@ -192,28 +239,48 @@ def markdown(rows: list[Row], names: list[str], frame: pd.DataFrame, intervals: 
             interval_text(frame, i, n) if intervals else format_value(float(frame[column(n)].iloc[i]), metric_facts(n))
             for n in names
         ]
-        title = escape_markdown(row.title) if style == "pipe" else row.title
+        title = (escape_markdown(row.title) if style == "pipe" else row.title) + (
+            f" {IMPOSSIBLE}" if impossible(row) else ""
+        )
         lines.append([f"x{key.scale}", title, *tau, str(frame["n_images"].iloc[i]), *cells])
     return tabulate(lines, headers=heads, tablefmt=style, disable_numparse=True)
 
 
 def _ranks(rows: list[Row], frame: pd.DataFrame, name: str, scale: int) -> dict[int, int]:
-    """Row number to 0 (best) or 1 (second), by the figures as printed; equal figures share a rank.
+    """Row number to 0 (best) or 1 (second).
 
-    Methods without a network are not ranked for time.
+    Rows share the rank of a better one where their figures are printed alike or the interval of the paired difference
+    does not exclude zero; of times, which have no pairs, the figures decide. Methods without a network are not ranked
+    for time.
     """
     facts = metric_facts(name)
-    printed = {
-        i: float(text)
+    texts = {
+        i: text
         for i, row in enumerate(rows)
         if row.cell.key.scale == scale
         and (row.ranked or facts.domain != "timing")
         and (text := format_value(float(frame[column(name)].iloc[i]), facts)) != UNDEFINED
     }
-    if len(printed) < 2:
+    if len(texts) < 2:
         return {}
-    best = sorted(set(printed.values()), reverse=facts.better == "higher")[:2]
-    return {i: best.index(v) for i, v in printed.items() if v in best}
+    sign = -1 if facts.better == "higher" else 1
+    left = sorted(texts, key=lambda i: sign * float(frame[column(name)].iloc[i]))
+    ranks: dict[int, int] = {}
+    for rank in (0, 1):
+        equal = [i for i in left if texts[i] == texts[left[0]] or _indistinct(rows[left[0]], rows[i], name)]
+        ranks |= dict.fromkeys(equal, rank)
+        left = [i for i in left if i not in equal]
+        if not left:
+            break
+    return ranks
+
+
+def _indistinct(a: Row, b: Row, name: str) -> bool:
+    """Whether the interval of the paired difference of two rows contains zero, or is not known."""
+    if metric_facts(name).domain == "timing":
+        return False
+    x, y = a.values[name].align(b.values[name], join="inner")
+    return not paired_difference(x.to_numpy(dtype=float), y.to_numpy(dtype=float))[0].excludes_zero
 
 
 def escape(text: str) -> str:
@@ -246,7 +313,8 @@ def ranked_lines(rows: list[Row], names: list[str], frame: pd.DataFrame) -> list
                 text = format_value(float(frame[column(name)].iloc[i]), metric_facts(name))
                 rank = ranks[name].get(i)
                 cells.append(rf"\textbf{{{text}}}" if rank == 0 else rf"\underline{{{text}}}" if rank == 1 else text)
-            lines.append(Line(scale, (escape(rows[i].title), "" if tau is None else f"{tau:g}"), tuple(cells)))
+            title = escape(rows[i].title) + (r" $\dagger$" if impossible(rows[i]) else "")
+            lines.append(Line(scale, (title, "" if tau is None else f"{tau:g}"), tuple(cells)))
     return lines
 
 
@@ -301,8 +369,10 @@ def write_tables(run: RunDir) -> str:
         return f"Nothing has been measured in {run.path} yet."
     frame = summarise(rows, names)
     write_atomic(run.path / "table.csv", frame.to_csv(index=False))
-    write_atomic(run.path / "table.tex", latex(rows, names, frame))
-    below = "".join(f"\n{text}\n" for text in (NOTE, observed_by(rows)) if text)
+    notes = [NOTE, observed_by(rows), *below_table(rows, names, run.config)]
+    below = "".join(f"\n{text}\n" for text in notes if text)
+    comments = "".join(f"% {text}\n" for text in [RANKS, *notes[1:]] if text)
+    write_atomic(run.path / "table.tex", comments + latex(rows, names, frame))
     write_atomic(run.path / "table.md", f"{markdown(rows, names, frame, intervals=True)}\n{below}")
     write_atomic(run.path / "differences.csv", differences(rows, names).to_csv(index=False))
     return markdown(rows, names, frame, intervals=False, style="simple")

@@ -9,18 +9,18 @@ from torch import Tensor
 
 from bench import weights
 from bench.errors import BenchError
-from methods.diffusion.unet import Prior, UnetConfig
+from methods.diffusion.unet import PriorNetwork, UnetConfig
 
 SHIPPED = Path(__file__).parent / "shipped"
 
 
-def load_weights(prior: Prior, name: str | Path) -> Path:
-    """Load ours or a guided-diffusion ``.pt`` into a prior; see :func:`bench.weights.load_weights`."""
+def load_weights(network: PriorNetwork, name: str | Path) -> Path:
+    """Load ours or a guided-diffusion ``.pt`` into the network; see :func:`bench.weights.load_weights`."""
 
     def rename(state: dict[str, Tensor]) -> dict[str, Tensor]:
-        return from_guided_diffusion(state, prior.config) if "input_blocks.0.0.weight" in state else state
+        return from_guided_diffusion(state, network.config) if "input_blocks.0.0.weight" in state else state
 
-    return weights.load_weights(prior.unet, name, shipped=SHIPPED, rename=rename)
+    return weights.load_weights(network.unet, name, shipped=SHIPPED, rename=rename)
 
 
 RESNET = {

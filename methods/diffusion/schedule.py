@@ -1,22 +1,34 @@
-"""The linear noise schedule of DDPM (Ho et al. 2020) with 1000 steps."""
+"""Noise schedules as tables: alpha_bar, the share of the signal's variance that is kept after each step."""
 
 from __future__ import annotations
 
+import math
+
 import torch
-from diffusers import DDPMScheduler
 from torch import Tensor, nn
 
 TRAIN_STEPS = 1000
 
 
+def linear(steps: int = TRAIN_STEPS, first: float = 1e-4, last: float = 0.02) -> Tensor:
+    """alpha_bar of DDPM's schedule (Ho et al. 2020): betas rise linearly; float64 [steps]."""
+    return torch.cumprod(1 - torch.linspace(first, last, steps, dtype=torch.float64), 0)
+
+
+def cosine(steps: int = TRAIN_STEPS, offset: float = 0.008) -> Tensor:
+    """alpha_bar of the cosine schedule (Nichol & Dhariwal 2021) with betas up to 0.999; float64 [steps]."""
+    kept = torch.cos((torch.linspace(0, 1, steps + 1, dtype=torch.float64) + offset) / (1 + offset) * math.pi / 2) ** 2
+    return torch.cumprod((kept[1:] / kept[:-1]).clamp(min=0.001), 0)
+
+
 class Schedule(nn.Module):
-    """Coefficients of the linear schedule, one per step, as float32 buffers [1000]."""
+    """Coefficients of the linear schedule for training, one per step, as float32 buffers [1000]."""
 
     def __init__(self) -> None:
         super().__init__()
-        beta = torch.linspace(1e-4, 0.02, TRAIN_STEPS, dtype=torch.float64)
-        kept = torch.cumprod(1 - beta, 0)
+        kept = linear()
         before = torch.cat([torch.ones(1, dtype=torch.float64), kept[:-1]])
+        beta = 1 - kept / before
         posterior = beta * (1 - before) / (1 - kept)
         posterior[0] = posterior[1]  # the first one is 0, its logarithm is needed
         for name, value in {
@@ -34,21 +46,3 @@ class Schedule(nn.Module):
         buffer = getattr(self, name)
         assert isinstance(buffer, Tensor)
         return buffer[t][:, None, None, None]
-
-
-def make_scheduler(steps: int, clip: bool = True) -> DDPMScheduler:
-    """Ancestral sampling with learned-range variance on `steps` of the 1000 steps of a linear schedule.
-
-    `clip` keeps the predicted clean image within [-1, 1].
-    """
-    scheduler = DDPMScheduler(
-        num_train_timesteps=TRAIN_STEPS,
-        beta_start=1e-4,
-        beta_end=0.02,
-        beta_schedule="linear",
-        variance_type="learned_range",
-        clip_sample=clip,
-        timestep_spacing="linspace",
-    )
-    scheduler.set_timesteps(steps)
-    return scheduler

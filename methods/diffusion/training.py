@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from bench.training.trainable import BatchNoise, Trainable, register_trainable
 from methods.diffusion.checkpoints import load_weights
-from methods.diffusion.schedule import TRAIN_STEPS, Schedule, make_scheduler
-from methods.diffusion.unet import Prior, UnetConfig
+from methods.diffusion.prior import DiffusionPrior, pairs, spread
+from methods.diffusion.schedule import TRAIN_STEPS, Schedule, linear
+from methods.diffusion.unet import PriorNetwork, UnetConfig
 
 PREVIEW_STEPS = 50
 
@@ -58,14 +59,14 @@ class DiffusionTraining(Trainable):
 
     def __init__(self, unet: UnetConfig, weights: str | None = None) -> None:
         super().__init__()
-        self.prior = Prior(unet)
+        self.network = PriorNetwork(unet)
         if weights:
-            load_weights(self.prior, weights)
+            load_weights(self.network, weights)
         self.schedule = Schedule()
 
     def trained(self) -> dict[str, nn.Parameter]:
         """All parameters, by diffusers' names."""
-        return dict(self.prior.unet.named_parameters())
+        return dict(self.network.unet.named_parameters())
 
     def forward(self, x: Tensor, y: Tensor | None, noise: BatchNoise) -> dict[str, Tensor]:
         """L_hybrid, its mean square error and its bound."""
@@ -74,21 +75,22 @@ class DiffusionTraining(Trainable):
         eps = noise.normal(*x.shape[1:])
         x0 = 2 * x - 1
         xt = s.at("signal", t) * x0 + s.at("noise", t) * eps
-        predicted, mixing = self.prior(xt, t).chunk(2, 1)
-        error = (predicted - eps).square()
-        if self.prior.config.prediction == "velocity":
-            error = error / s.at("signal", t).square()
-        error = error.mean()
+        predicted, mixing = self.network(xt, t).chunk(2, 1)
+        if self.network.config.prediction == "velocity":
+            error = (predicted - (s.at("signal", t) * eps - s.at("noise", t) * x0)).square().mean()
+            predicted = s.at("noise", t) * xt + s.at("signal", t) * predicted
+        else:
+            error = (predicted - eps).square().mean()
         vlb = bound(s, x0, xt, t, predicted.detach(), mixing).mean()
         return {"loss": error + vlb, "mse": error, "vlb": vlb}
 
     @torch.no_grad()
     def preview(self, x: Tensor, y: Tensor | None, noise: BatchNoise) -> Tensor:
         """Unconditional samples in 50 steps."""
-        scheduler = make_scheduler(PREVIEW_STEPS)
+        prior = DiffusionPrior(self.network, linear(), self.network.config.prediction)
         sample = noise.normal(*x.shape[1:])
-        for t in scheduler.timesteps:
-            seed = int(1e6 * float(noise.uniform().flatten()[0]))
-            generator = torch.Generator(x.device).manual_seed(seed)
-            sample = scheduler.step(self.prior(sample, t), t, sample, generator=generator).prev_sample
+        for t, u in pairs(spread(TRAIN_STEPS, PREVIEW_STEPS)):
+            estimate = prior(sample, t)
+            estimate = estimate._replace(x0=estimate.x0.clamp(-1, 1))
+            sample = prior.ancestral(sample, estimate, t, u, noise.normal(*x.shape[1:]))
         return ((sample + 1) / 2).clamp(0, 1)

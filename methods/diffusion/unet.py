@@ -15,7 +15,6 @@ from diffusers import UNet2DModel
 from torch import Tensor, nn
 
 from bench.network import Settings
-from methods.diffusion.schedule import Schedule
 
 
 class UnetConfig(Settings):
@@ -31,9 +30,9 @@ class UnetConfig(Settings):
         patch: the network sees squares of patch x patch pixels as channels, at `size / patch` pixels; `channels`,
             `multipliers` and `attention` count from there. 1 for the published network; 2 costs a small network 2.5
             times less at the same width.
-        prediction: what the network's output stands for: "noise" (published) or "velocity" (Salimans & Ho 2022), from
-            which :class:`Prior` computes the noise. A small network cannot copy its input exactly enough to predict
-            nearly pure noise: at step 990 an error of 0.05 in the noise is one of 7 in the image.
+        prediction: what the network's output stands for: "noise" (published) or "velocity" (Salimans & Ho 2022). A
+            small network cannot copy its input exactly enough to predict nearly pure noise: at step 990 an error of
+            0.05 in the noise is one of 7 in the image.
 
     """
 
@@ -57,7 +56,7 @@ class UnetConfig(Settings):
 
 
 def make_unet(config: UnetConfig) -> UNet2DModel:
-    """Build diffusers' network; see :class:`Prior` for its use."""
+    """Build diffusers' network; see :class:`PriorNetwork` for its use."""
     levels = range(len(config.multipliers))
     down = ["AttnDownBlock2D" if config.attends(i) else "ResnetDownsampleBlock2D" for i in levels]
     up = ["AttnUpBlock2D" if config.attends(i) else "ResnetUpsampleBlock2D" for i in reversed(levels)]
@@ -87,30 +86,25 @@ def make_unet(config: UnetConfig) -> UNet2DModel:
     return unet
 
 
-class Prior(nn.Module):
-    """The network as the sampler and the training use it."""
+class PriorNetwork(nn.Module):
+    """The network, for sampling (within a `DiffusionPrior`) and training."""
 
     def __init__(self, config: UnetConfig) -> None:
         super().__init__()
         self.config = config
         self.unet = make_unet(config)
-        self.schedule = Schedule()
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        """Predict the noise and the mixing of the variance (learned range, -1 to 1).
+        """Predict the noise or the velocity, and the mixing of the variance (learned range, -1 to 1).
 
         Args:
             x: noisy images [B, 3, H, H], of clean ones in [-1, 1].
             t: step or steps [B] from 0 to 999.
 
         Returns:
-            float32 [B, 6, H, H].
+            float32 [B, 6, H, H] (float64 for a float64 network).
 
         """
         patch = self.config.patch
-        out = F.pixel_shuffle(self.unet(F.pixel_unshuffle(x, patch), t).sample.float(), patch)
-        if self.config.prediction == "noise":
-            return out
-        velocity, mixing = out.chunk(2, 1)
-        t = t.reshape(-1)
-        return torch.cat([self.schedule.at("noise", t) * x + self.schedule.at("signal", t) * velocity, mixing], 1)
+        out = self.unet(F.pixel_unshuffle(x, patch), t).sample
+        return F.pixel_shuffle(out.float() if out.dtype in (torch.bfloat16, torch.float16) else out, patch)

@@ -13,7 +13,7 @@ from bench.errors import BenchError
 from bench.operators.bicubic import Bicubic
 from bench.settings import build
 from methods.diffusion.checkpoints import load_weights
-from methods.diffusion.unet import Prior, UnetConfig
+from methods.diffusion.unet import PriorNetwork, UnetConfig
 from methods.dps import Dps
 
 TINY = {"size": 32, "channels": 32, "multipliers": [1, 2], "attention": [16], "head_channels": 16, "patch": 2}
@@ -23,7 +23,7 @@ TINY = {"size": 32, "channels": 32, "multipliers": [1, 2], "attention": [16], "h
 def weights(tmp_path: Path) -> Path:
     torch.manual_seed(0)
     path = tmp_path / "tiny.safetensors"
-    save_file({k: v.contiguous() for k, v in Prior(UnetConfig(**TINY)).unet.state_dict().items()}, path)
+    save_file({k: v.contiguous() for k, v in PriorNetwork(UnetConfig(**TINY)).unet.state_dict().items()}, path)
     return path
 
 
@@ -92,7 +92,7 @@ def test_bad_settings_are_one_sentence(weights: Path, y: torch.Tensor, settings:
 def test_truncated_weights_are_one_sentence(weights: Path) -> None:
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(BenchError, match="truncated"):
-        load_weights(Prior(UnetConfig(**TINY)), weights)
+        load_weights(PriorNetwork(UnetConfig(**TINY)), weights)
 
 
 def test_the_shipped_prior_super_resolves(configure: Callable[..., RunConfig]) -> None:

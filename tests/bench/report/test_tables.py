@@ -9,8 +9,19 @@ import pytest
 
 from bench.config import RunConfig
 from bench.files import write_atomic, write_json
+from bench.metrics import metric_facts
 from bench.paper.tables import beside_paper, published, write_paper
-from bench.report.tables import differences, escape, escape_markdown, read_rows, summarise, write_tables
+from bench.report.notes import bounds, impossible, largest_apd_ratio
+from bench.report.tables import (
+    differences,
+    escape,
+    escape_markdown,
+    interval_text,
+    ranked_lines,
+    read_rows,
+    summarise,
+    write_tables,
+)
 from bench.run.cell import CellKey
 from bench.run.runner import run
 from bench.run.store import RunDir
@@ -73,7 +84,10 @@ def test_csv_has_the_papers_columns_and_bounds(directory: RunDir) -> None:
     expected = ["scale", "method", "tau", "operator", "sigma", "n_images"]
     for name in ("psnr", "lpips_alex", "apd_mse_e4", "seconds"):
         expected += [name, f"{name}_lo", f"{name}_hi"]
+    expected += [f"{name}_n" for name in ("psnr", "lpips_alex", "apd_mse_e4", "seconds")] + ["impossible"]
     assert list(frame.columns) == expected
+    assert frame["apd_mse_e4_n"].tolist() == [4] * 4
+    assert frame["impossible"].isna().all()
     assert frame["tau"].isna().tolist() == [True, False, False, True]
     assert frame["operator"].tolist() == ["bicubic"] * 4
     assert frame["sigma"].tolist() == [0.0] * 4
@@ -97,6 +111,91 @@ def test_latex_marks_best_and_second_and_compiles_its_structure(directory: RunDi
     assert r"\multicolumn{2}{c}{Distortion}" in text
     assert r"MSE ($\times 10^{4}$) $\uparrow$" in text
     assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == 1
+
+
+def change(run_dir: RunDir, key: CellKey, kind: str, **columns: list[object]) -> None:
+    """Write other values over some of a cell's."""
+    cell = run_dir.cell(key)
+    cell.compact()
+    cell.read(kind).assign(**columns).to_parquet(cell.folder / f"{kind}.parquet", index=False)
+
+
+def test_rows_that_cannot_be_told_apart_share_their_rank(directory: RunDir) -> None:
+    change(directory, CellKey("odd", 8, None), "samples", psnr=[25.0, 26.0, 27.5, 28.5, 28.0, 29.0, 28.0, 29.0])
+    rows, names = read_rows(directory)
+    cells = {line.heads: line.cells[0] for line in ranked_lines(rows, names, summarise(rows, names))}
+    assert cells[("The cvdvae", "0.1")] == r"\textbf{28.00}"
+    assert cells[("The odd", "")] == r"\textbf{27.62}"  # 1, -0.5, 0, 1 below: the interval contains zero
+    assert cells[("The cvdvae", "0.8")] == r"\underline{27.00}"
+    assert cells[("The bicubic", "")] == "21.50"
+
+
+def test_bounds_are_printed_where_they_are_not_symmetric() -> None:
+    frame = pd.DataFrame({"psnr": [25.0, 25.0, 25.0], "psnr_lo": [24.0, 24.0, 25.0], "psnr_hi": [26.001, 26.2, 25.0]})
+    shown = [interval_text(frame, i, "psnr") for i in range(3)]
+    assert shown == ["25.00 ± 1.00", "25.00 [24.00, 26.20]", "25.00"]
+
+
+def test_what_means_leave_out_stands_below(directory: RunDir) -> None:
+    nan = np.nan
+    change(
+        directory, CellKey("odd", 8, None), "samples",
+        metrics=["apd_mse psnr lpips_alex!"] * 2 + ["apd_mse lpips_alex psnr"] * 6,
+        lpips_alex=[nan, nan, 0.3, nan, 0.3, 0.3, nan, nan],
+    )  # fmt: skip
+    write_tables(directory)
+    frame = pd.read_csv(directory.path / "table.csv")
+    assert frame["lpips_alex_n"].tolist() == [4, 4, 4, 2]
+    assert frame["psnr_n"].tolist() == [4, 4, 4, 4]
+    (text,) = [t for t in (directory.path / "table.md").read_text().splitlines() if t.startswith("Left out of means")]
+    assert "lpips_alex of 1 of 4 images (failed, see failures.jsonl): The odd x8" in text
+    assert "lpips_alex of 1 of 4 images (undefined): The odd x8" in text
+    assert "lpips_alex of 1 of 4 samples (undefined for single samples): The odd x8" in text
+    assert text in (directory.path / "table.tex").read_text()
+
+
+def test_more_diversity_than_errors_allow_is_marked(directory: RunDir) -> None:
+    """PSNR of 26 and 27 dB is a mean square error of 0.00225: two samples differ by 4 times that at most."""
+    change(directory, CellKey("odd", 8, None), "images", apd_mse=[0.0090, 0.0091, 0.001, 0.001])
+    change(directory, CellKey("cvdvae", 8, 0.8), "samples", psnr=[np.nan, 26, 26, 27, 27, 28, 28, 29])
+    change(directory, CellKey("cvdvae", 8, 0.8), "images", apd_mse=[9, 0.001, 0.001, 0.001])  # no error of both
+    write_tables(directory)
+    impossible = pd.read_csv(directory.path / "table.csv")["impossible"]
+    assert impossible.isna().tolist() == [True, True, True, False]
+    assert "the APD MSE of 1 image is more than 2n/(n-1) = 4 times" in impossible[3]  # 27, 28 dB: at most 0.0072
+    text = (directory.path / "table.md").read_text()
+    assert "| The odd † " in text
+    assert f"† {impossible[3]}" in text
+    assert r"The odd $\dagger$ &" in (directory.path / "table.tex").read_text()
+
+
+def test_values_beyond_their_bounds_are_marked(directory: RunDir) -> None:
+    change(directory, CellKey("odd", 8, None), "samples", psnr=[81.0] * 8, lpips_alex=[-0.1] * 8)
+    change(directory, CellKey("odd", 8, None), "images", apd_mse=[0.0] * 4)
+    rows, _ = read_rows(directory)
+    assert [len(impossible(row)) for row in rows] == [0, 0, 0, 2]
+    assert "psnr of 4 images is outside of [0, 80], the worst 81" in impossible(rows[3])[0]
+    assert bounds(metric_facts("brisque")) == (-np.inf, np.inf)
+
+
+def test_no_points_differ_by_more_than_the_bound() -> None:
+    rng = np.random.default_rng(0)
+    for n in (2, 3, 5):
+        x, truth = rng.normal(size=(n, 50)), rng.normal(size=50)
+        at_mean = x - x.mean(0)
+        for points, centre in ((x, truth), (at_mean, np.zeros(50))):
+            pairs = np.mean([((points[i] - points[j]) ** 2).sum() for i in range(n) for j in range(i)])
+            ratio = pairs / ((points - centre) ** 2).sum(1).mean()
+            assert ratio <= largest_apd_ratio(n) * (1 + 1e-12)
+        assert ratio == pytest.approx(largest_apd_ratio(n))  # about the mean it is reached
+
+
+def test_holm_is_over_all_comparisons(directory: RunDir) -> None:
+    frame = differences(*read_rows(directory))
+    assert frame["p"].min() == 2 / 16  # of four images
+    assert (frame["p_holm"] >= frame["p"]).all()
+    assert (frame["p_holm"] == 1).all()
+    assert list(frame.columns)[-3:] == ["n_images", "p", "p_holm"]
 
 
 def test_paired_differences(directory: RunDir) -> None:

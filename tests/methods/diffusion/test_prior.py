@@ -1,96 +1,139 @@
-"""The sampler against a posterior that is known, the loss against closed forms, the mapping against its own reading."""
+"""The prior and its exact form against references, the loss against closed forms, the mapping of checkpoints."""
 
 import math
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from diffusers import DDPMScheduler
 
 from bench.errors import BenchError
-from bench.operators.bicubic import Bicubic
 from bench.training.trainable import BatchNoise
 from methods.diffusion.checkpoints import from_guided_diffusion
-from methods.diffusion.schedule import Schedule, make_scheduler
+from methods.diffusion.exact import Mixture, denoise
+from methods.diffusion.prior import DiffusionPrior, Levels, even, pairs, quadratic, spread
+from methods.diffusion.schedule import Schedule, cosine, linear
 from methods.diffusion.training import DiffusionTraining, bound
-from methods.diffusion.unet import Prior, UnetConfig, make_unet
-from methods.dps import posterior_sample
+from methods.diffusion.unet import PriorNetwork, UnetConfig, make_unet
 
 SMALL = UnetConfig(size=32, channels=32, multipliers=(1, 2), blocks=1, attention=(16,), head_channels=16)
 
 
-class ExactPrior(torch.nn.Module):
-    """The exact noise prediction and reverse variance for white Gaussian images of standard deviation `std`."""
-
-    def __init__(self, std: float, scheduler: DDPMScheduler) -> None:
-        super().__init__()
-        self.std, self.scheduler = std, scheduler
-
-    def forward(self, x, t):
-        kept = self.scheduler.alphas_cumprod[t].double()
-        previous = self.scheduler.previous_timestep(t)
-        before = (
-            self.scheduler.alphas_cumprod[previous].double() if previous >= 0 else torch.ones((), dtype=torch.float64)
-        )
-        eps = (1 - kept).sqrt() / (kept * self.std**2 + 1 - kept) * x
-        beta = 1 - kept / before
-        low = (1 - before) / (1 - kept) * beta
-        of_x0 = self.std**2 * (1 - kept) / (kept * self.std**2 + 1 - kept)  # Var(x_0 | x_t)
-        variance = low + (before.sqrt() * beta / (1 - kept)) ** 2 * of_x0
-        mixing = 2 * torch.log(variance / low) / torch.log(beta / low) - 1 if low > 0 else torch.tensor(-1.0)
-        return torch.cat([eps.float(), torch.full_like(x, float(mixing))], 1)
+def test_every_prediction_gives_the_same_estimate() -> None:
+    """x0 and noise of one pair, whatever the network predicts of it, on the linear and the cosine schedule."""
+    generator = torch.Generator().manual_seed(0)
+    x0, noise = (torch.randn(2, 3, 4, 4, generator=generator, dtype=torch.float64) for _ in range(2))
+    mixing = torch.full_like(x0, 0.3)
+    for kept in (linear(), cosine()):
+        for t in (0, 500, 990):
+            signal, rest = kept[t].sqrt(), (1 - kept[t]).sqrt()
+            outputs = {"noise": noise, "velocity": signal * noise - rest * x0, "clean": x0}
+            for prediction, out in outputs.items():
+                prior = DiffusionPrior(lambda x, steps, out=out: torch.cat([out, mixing], 1), kept, prediction)
+                estimate = prior(prior.noised(x0, noise, t), t)
+                torch.testing.assert_close(estimate.x0, x0, atol=1e-7, rtol=0)
+                torch.testing.assert_close(estimate.noise, noise, atol=1e-7, rtol=0)
+                assert estimate.mixing is not None
+                assert (estimate.mixing == 0.3).all()
+    assert DiffusionPrior(lambda x, t: x, linear())(x0, 3).mixing is None
 
 
-def generators(n: int, seed: int = 0) -> list[torch.Generator]:
-    return [torch.Generator().manual_seed(seed + i) for i in range(n)]
+def test_schedules_are_the_published_ones() -> None:
+    kept = DDPMScheduler(1000, beta_start=1e-4, beta_end=0.02, beta_schedule="linear").alphas_cumprod
+    torch.testing.assert_close(linear().float(), kept, atol=1e-6, rtol=1e-4)
+    kept = DDPMScheduler(1000, beta_schedule="squaredcos_cap_v2").alphas_cumprod
+    torch.testing.assert_close(cosine().float(), kept, atol=1e-6, rtol=1e-3)
 
 
-def test_without_guidance_the_exact_prior_gives_the_data_distribution() -> None:
-    d = Bicubic(16, 4)
-    start = torch.randn(64, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    scheduler = make_scheduler(250)
-    prior = ExactPrior(0.25, scheduler)
-    x = posterior_sample(prior, scheduler, torch.zeros(64, 3, 4, 4), d, start, generators(64), guidance=0.0)
-    assert x.std().item() == pytest.approx(0.25, rel=0.05)
-    assert x.mean().abs() < 0.01
+def test_levels() -> None:
+    levels = Levels(linear())
+    assert levels.kept(-1) == 1
+    assert levels.level(-1) == 0
+    assert levels.level(0) == pytest.approx(0.01, rel=1e-3)
+    for t in (0, 1, 300, 999):
+        assert levels.nearest(levels.level(t) * 1.0001) == t
+    assert (levels.nearest(1e-6), levels.nearest(1e6)) == (0, 999)
 
 
-def test_guidance_pulls_towards_consistency_and_keeps_the_null_space() -> None:
-    """White images have a known posterior: D+ y in the range of D+, the prior outside of it."""
-    d = Bicubic(16, 4)
-    truth = 0.25 * torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(1))
-    y = (d.forward(truth) + 1) / 2
-    start = torch.randn(32, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    scheduler = make_scheduler(250)
-    args = (ExactPrior(0.25, scheduler), scheduler, y.expand(32, -1, -1, -1), d, start)
-    free = posterior_sample(*args, generators(32), guidance=0.0)
-    guided = posterior_sample(*args, generators(32), guidance=0.5)
-    target = 2 * y - 1
-    assert (d.forward(guided) - target).square().mean() < 0.25 * (d.forward(free) - target).square().mean()
-    outside = guided - d.pinv(d.forward(guided))
-    assert outside.var(0).mean().sqrt().item() == pytest.approx(0.25 * math.sqrt(15 / 16), rel=0.1)
+@pytest.mark.parametrize("u", [300, 499, -1])
+def test_an_ancestral_step_is_diffusers(u: int) -> None:
+    """Mean and learned-range variance against DDPMScheduler, which steps by total / steps."""
+    scheduler = DDPMScheduler(
+        1000, beta_start=1e-4, beta_end=0.02, beta_schedule="linear", variance_type="learned_range", clip_sample=False
+    )
+    t = 500 if u >= 0 else 0
+    scheduler.previous_timestep = lambda timestep: u
+    generator = torch.Generator().manual_seed(0)
+    x, noise, mixing = (torch.randn(1, 3, 4, 4, generator=generator) for _ in range(3))
+    prior = DiffusionPrior(lambda x, t: torch.cat([noise, mixing], 1), linear())
+    fresh = torch.randn(1, 3, 4, 4, generator=torch.Generator().manual_seed(1))
+    theirs = scheduler.step(torch.cat([noise, mixing], 1), t, x, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(prior.ancestral(x, prior(x, t), t, u, fresh), theirs.prev_sample, atol=2e-4, rtol=1e-4)
 
 
-def test_a_batch_gives_what_single_images_give() -> None:
-    torch.manual_seed(0)
-    prior = Prior(SMALL).eval()
-    d = Bicubic(32, 4)
-    y = torch.rand(2, 3, 8, 8)
-    start = torch.randn(2, 3, 32, 32)
-    scheduler = make_scheduler(4)
-    both = posterior_sample(prior, scheduler, y, d, start, generators(2), 0.3)
-    second = posterior_sample(prior, scheduler, y[1:], d, start[1:], generators(2)[1:], 0.3)
-    torch.testing.assert_close(both[1:], second, atol=1e-3, rtol=0)
-    coupled = posterior_sample(prior, scheduler, y, d, start, generators(2), 0.3, coupled=True)
-    assert (coupled - both).abs().max() > 1e-2  # the published behaviour differs in a batch
+def dense(mixture: Mixture, x: torch.Tensor, kept: float) -> torch.Tensor:
+    """The mean of x_0 given x_t by dense matrices and torch.distributions."""
+    densities, means = [], []
+    identity = torch.eye(x.shape[1], dtype=x.dtype)
+    for k, weight in enumerate(mixture.weights):
+        basis, rest = mixture.basis[k], mixture.rest[k]
+        c = basis @ torch.diag(mixture.variances[k] - rest) @ basis.T + rest * identity
+        s = kept * c + (1 - kept) * identity
+        m = math.sqrt(kept) * mixture.means[k]
+        densities.append(weight.log() + torch.distributions.MultivariateNormal(m, s).log_prob(x))
+        means.append(mixture.means[k] + math.sqrt(kept) * (x - m) @ torch.linalg.solve(s, c))
+    share = torch.softmax(torch.stack(densities, 1), 1)
+    return (share[..., None] * torch.stack(means, 1)).sum(1)
+
+
+def make_mixture(rank: int) -> tuple[Mixture, torch.Tensor]:
+    generator = torch.Generator().manual_seed(2)
+    weights = torch.tensor([0.2, 0.5, 0.3], dtype=torch.float64)
+    means = 0.3 * torch.randn(3, 12, generator=generator, dtype=torch.float64)
+    factors = 0.5 * torch.randn(3, 12, rank, generator=generator, dtype=torch.float64)
+    std = torch.tensor([0.1, 0.2, 0.3], dtype=torch.float64)
+    return Mixture.of_factors(weights, means, factors, std), factors
+
+
+@pytest.mark.parametrize("rank", [0, 1, 4])
+@pytest.mark.parametrize("kept", [1e-4, 0.3, 0.999])
+def test_the_exact_denoiser_is_the_dense_one(rank: int, kept: float) -> None:
+    mixture, _ = make_mixture(rank)
+    x = torch.randn(5, 12, dtype=torch.float64)
+    torch.testing.assert_close(denoise(mixture, x, kept), dense(mixture, x, kept), atol=1e-9, rtol=1e-9)
+
+
+def test_the_mixture_is_the_one_of_its_factors_in_other_units_too() -> None:
+    mixture, factors = make_mixture(4)
+    twice = mixture.affine(2.0, -1.0)
+    c = twice.basis[1] @ torch.diag(twice.variances[1] - twice.rest[1]) @ twice.basis[1].T
+    torch.testing.assert_close(c, 4 * factors[1] @ factors[1].T, atol=1e-12, rtol=0)
+    torch.testing.assert_close(twice.means, 2 * mixture.means - 1)
+    assert twice.rest[1].item() == pytest.approx(4 * 0.2**2)
+
+
+def test_the_jacobian_of_the_exact_denoiser_is_the_posterior_covariance() -> None:
+    """Of one Gaussian: d x0 / d x_t = sqrt(a) / (1 - a) Cov(x_0 | x_t) (Tweedie, second order)."""
+    mixture, factors = make_mixture(4)
+    one = Mixture(*(v[:1] for v in (torch.ones(1), mixture.means, mixture.basis, mixture.variances, mixture.rest)))
+    kept = 0.4
+    jacobian = torch.autograd.functional.jacobian(lambda x: denoise(one, x[None], kept)[0], torch.zeros(12).double())
+    c = factors[0] @ factors[0].T + 0.01 * torch.eye(12, dtype=torch.float64)
+    covariance = torch.linalg.inv(torch.linalg.inv(c) + kept / (1 - kept) * torch.eye(12, dtype=torch.float64))
+    torch.testing.assert_close(jacobian, math.sqrt(kept) / (1 - kept) * covariance, atol=1e-9, rtol=0)
 
 
 def test_respacing_is_the_published_one() -> None:
-    """space_timesteps of guided-diffusion: evenly spaced from 0 to 999, rounded."""
+    """space_timesteps of guided-diffusion: evenly spaced from 0 to 999, rounded; DDRM's, and DiffPIR's "quad"."""
     for steps in (1000, 100, 50, 7):
         stride = 999 / (steps - 1)
-        expected = [round(i * stride) for i in range(steps)]
-        assert sorted(make_scheduler(steps).timesteps.tolist()) == expected
+        assert sorted(spread(1000, steps)) == [round(i * stride) for i in range(steps)]
+    assert even(1000, 20) == list(range(950, -1, -50))
+    sequence = [int(v) for v in np.sqrt(np.linspace(0, 1000**2, 100))]
+    sequence[-1] -= 1
+    assert quadratic(1000, 100) == [999 - i for i in sequence]
+    assert pairs([5, 2, 0]) == [(5, 2), (2, 0), (0, -1)]
 
 
 def test_the_bound_vanishes_for_a_perfect_prediction() -> None:
@@ -144,28 +187,29 @@ class Velocity(torch.nn.Module):
 
 @pytest.mark.parametrize("t", [3, 500, 999])
 def test_a_velocity_network_predicts_the_noise(t: int) -> None:
-    prior = Prior(
+    network = PriorNetwork(
         UnetConfig(
             size=32, channels=32, multipliers=(1, 1), attention=(), head_channels=16, patch=2, prediction="velocity"
         )
     )
     x0, eps = torch.rand(1, 3, 32, 32) * 2 - 1, torch.randn(1, 3, 32, 32)
-    prior.unet = Velocity(x0, eps, 2)
-    kept = make_scheduler(50).alphas_cumprod[t]
-    predicted = prior(kept.sqrt() * x0 + (1 - kept).sqrt() * eps, torch.tensor(t))
-    torch.testing.assert_close(predicted[:, :3], eps, atol=1e-5, rtol=0)
+    network.unet = Velocity(x0, eps, 2)
+    prior = DiffusionPrior(network, linear(), "velocity")
+    estimate = prior(prior.noised(x0, eps, t), t)
+    torch.testing.assert_close(estimate.noise, eps, atol=1e-5, rtol=0)
+    torch.testing.assert_close(estimate.x0, x0, atol=1e-5, rtol=0)
 
 
 def test_the_loss_of_a_velocity_network_is_that_of_its_velocity() -> None:
     torch.manual_seed(0)
     unet = UnetConfig(size=32, channels=32, multipliers=(1, 1), attention=(), head_channels=16, prediction="velocity")
     module = DiffusionTraining(unet)
-    torch.nn.init.zeros_(module.prior.unet.conv_out.weight)
-    torch.nn.init.zeros_(module.prior.unet.conv_out.bias)
+    torch.nn.init.zeros_(module.network.unet.conv_out.weight)
+    torch.nn.init.zeros_(module.network.unet.conv_out.bias)
     x = torch.full((64, 3, 32, 32), 0.5)  # x_0 = 0, so that the velocity is signal * eps
     losses = module(x, None, BatchNoise(0, 64, slice(0, 64), torch.device("cpu")))
     t = (BatchNoise(0, 64, slice(0, 64), torch.device("cpu")).uniform() * 1000).long()
-    kept = make_scheduler(50).alphas_cumprod[t]
+    kept = linear()[t]
     assert losses["mse"].item() == pytest.approx(kept.mean().item(), rel=0.02)
 
 

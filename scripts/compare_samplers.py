@@ -1,0 +1,364 @@
+"""Run the published code of zero-shot samplers beside ours: a small random network, the same noise and operator.
+
+    python -m scripts.compare_samplers CHECKOUT...
+
+Each CHECKOUT is one of github:bahjat-kawar/ddrm, wyhuai/DDNM, NVlabs/RED-diff, yuanzhi-zhu/DiffPIR,
+zhangbingliang2019/DAPS, zihuiwu/PnP-DM-public. Prints the largest difference relative to the largest value, in float64,
+of one trajectory; of single functions where a trajectory cannot be compared (docs/samplers.md says why).
+
+Their code asks for a GPU in places: "cuda" means the CPU here. Average pooling by 4 is the operator: all codes
+mean the same by it. Noise is drawn as images and given to each code in its own coefficients.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+import types
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bench.contract import methods
+from bench.operators.average import Average
+from methods.daps import polynomial
+from methods.diffusion.prior import DiffusionPrior
+from methods.diffusion.sampler import DiffusionSampler, Task
+from methods.diffusion.schedule import linear
+from methods.diffusion.unet import PriorNetwork, UnetConfig
+from scripts.compare_dps import SMALL, fill
+from scripts.side_by_side import error
+
+SCALE, SIZE, ROWS = 4, SMALL.size, 2
+SHAPE = (ROWS, 3, SIZE, SIZE)
+
+
+class Draws:
+    """Image-shaped standard normal noise, the same sequence for both codes."""
+
+    def __init__(self, shape: tuple[int, ...] = SHAPE) -> None:
+        self._generator = torch.Generator().manual_seed(7)
+        self._shape = shape
+
+    def __call__(self) -> Tensor:
+        """The next one."""
+        return torch.randn(self._shape, generator=self._generator)
+
+
+@contextmanager
+def checkout(folder: Path, **stubs: types.ModuleType) -> Iterator[None]:
+    """Import from a checkout; modules that it does not need for this are replaced by `stubs`, "cuda" by the CPU."""
+    before = dict(sys.modules)
+    to, cuda = Tensor.to, Tensor.cuda
+    sys.path.insert(0, str(folder))
+    sys.modules.update({name.replace("__", "."): stub for name, stub in stubs.items()})
+    Tensor.to = lambda self, *a, **k: to(self, *("cpu" if v == "cuda" else v for v in a), **k)  # type: ignore[method-assign]
+    Tensor.cuda = lambda self, *a, **k: self  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        Tensor.to, Tensor.cuda = to, cuda  # type: ignore[method-assign]
+        sys.path.remove(str(folder))
+        for name in set(sys.modules) - set(before):
+            if getattr(sys.modules[name], "__file__", None) is None or str(folder) in str(sys.modules[name].__file__):
+                del sys.modules[name]
+
+
+@contextmanager
+def normals(draw: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Let torch.randn_like give what `draw` makes of its argument."""
+    real = torch.randn_like
+    torch.randn_like = lambda like, **_: draw(like)  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        torch.randn_like = real
+
+
+def module(name: str, **content: Any) -> types.ModuleType:
+    """A module that holds what is given."""
+    made = types.ModuleType(name)
+    made.__dict__.update(content)
+    return made
+
+
+def make_network() -> PriorNetwork:
+    """Random weights, float64; the output is a noise of about 1."""
+    network = PriorNetwork(SMALL)
+    fill(network)
+    return network.double().eval().requires_grad_(False)
+
+
+class Case:
+    """Ours: a network, y and the task, in float64."""
+
+    def __init__(self, sigma: float = 0.0) -> None:
+        self.operator = Average(SIZE, SCALE, sigma=sigma, range=None, dtype=torch.float64)
+        self.network = make_network()
+        self.prior = DiffusionPrior(self.network, linear())
+        generator = torch.Generator().manual_seed(1)
+        x = torch.rand(SHAPE, generator=generator)
+        y = self.operator.forward(x)
+        self.task = Task(self.operator, y + sigma * torch.randn(y.shape, generator=generator))
+        self.betas = torch.linspace(1e-4, 0.02, 1000)
+
+    def model(self, x: Tensor, t: Tensor, *_: Any) -> Tensor:
+        """As guided-diffusion's: noise and variance."""
+        out: Tensor = self.network(x, t)
+        return out
+
+    def ours(
+        self, name: str, normal: Callable[[], Tensor], prior: DiffusionPrior | None = None, **settings: Any
+    ) -> Tensor:
+        """Our trajectory."""
+        method = methods.get(name)(unet=UnetConfig(size=SIZE), weights="", **settings)  # type: ignore[call-arg]
+        assert isinstance(method, DiffusionSampler)
+        method.prior = prior or self.prior
+        with torch.no_grad():
+            return method.trajectory(self.task, normal)
+
+
+def compare_ddrm(folder: Path) -> None:
+    """Whole trajectories; at sigma = 0 up to the last step, which their conditions leave out."""
+    for sigma, eta_b in ((0.05, 1.0), (0.05, 0.7), (0.0, 1.0)):
+        case, draws, theirs = Case(sigma), Draws(), Draws()
+        with checkout(folder):
+            algorithm = importlib.import_module("functions.denoising").efficient_generalized_steps
+            h = importlib.import_module("functions.svd_replacement").SuperResolution(3, SIZE, SCALE, "cpu")
+            state: dict[str, Any] = {"call": 0}
+
+            def draw(like: Tensor, h: Any = h, theirs: Draws = theirs, state: dict[str, Any] = state) -> Tensor:
+                if state["call"] % 3 == 0:  # each step draws for unseen, less noisy and noisier coefficients
+                    state["noise"] = h.Vt(theirs())
+                state["call"] += 1
+                found: Tensor = state["noise"][:, : like.shape[1]]
+                return found
+
+            with normals(draw):
+                xs, x0s = algorithm(
+                    h.Vt(theirs()).view(SHAPE), range(0, 1000, 50), case.model, case.betas, h,
+                    case.task.y.flatten(1), case.task.sigma, eta_b, 0.85, 0.85,
+                )  # fmt: skip
+        svd = case.task.svd
+        ours = case.ours("ddrm", lambda svd=svd, draws=draws: svd.v_t(draws()), steps=20, eta_b=eta_b)
+        if sigma:
+            print(f"ddrm, sigma {sigma}, eta_b {eta_b}: {error(ours, xs[-1]):.1e}")
+        else:
+            y, operator = case.task.y, case.task.operator
+            print(f"ddrm, sigma 0, their last x0 made consistent: {error(ours, operator.project(x0s[-1], y)):.1e}")
+            theirs_, ours_ = (float((operator.forward(x) - y).abs().max()) for x in (xs[-1], ours))
+            print(f"ddrm, sigma 0, largest |A x - y|: theirs {theirs_:.1e}, ours {ours_:.1e}")
+
+
+def in_coefficients(a: Any) -> None:
+    """Mend their Lambda_noise: it takes the predicted noise for coefficients, where it is given an image."""
+    wrong = a.Lambda_noise
+
+    def turned(image: Tensor) -> Tensor:
+        patches = image.view(-1, 3, SIZE // SCALE, SCALE, SIZE // SCALE, SCALE).transpose(3, 4)
+        coefficients = (patches.flatten(4) @ a.V_small).view(patches.shape)
+        return coefficients.transpose(3, 4).reshape(len(image), -1)
+
+    a.Lambda_noise = lambda vec, *scalars: wrong(turned(vec), *scalars[:-1], turned(scalars[-1]))
+
+
+def compare_ddnm(folder: Path) -> None:
+    """Whole trajectories of both algorithms, also with jumps back; with noise after mending a line of theirs."""
+    for sigma, repeat in ((0.0, 1), (0.0, 2), (0.05, 1), (0.25, 1), (0.05, 2)):
+        case, theirs = Case(sigma), Draws()
+        config = SimpleNamespace(
+            diffusion=SimpleNamespace(num_diffusion_timesteps=1000),
+            time_travel=SimpleNamespace(T_sampling=20, travel_length=1, travel_repeat=repeat),
+        )
+        stub = module("cv2")  # not used for this
+        with checkout(folder, cv2=stub), normals(lambda like, theirs=theirs: theirs().view(like.shape)):
+            algorithms = importlib.import_module("functions.svd_ddnm")
+            a = importlib.import_module("functions.svd_operators").SuperResolution(3, SIZE, SCALE, "cpu")
+            start, y = theirs(), case.task.y.flatten(1)
+            if sigma:
+                in_coefficients(a)
+                xs, _ = algorithms.ddnm_plus_diffusion(
+                    start, case.model, case.betas, 0.85, a, y, case.task.sigma, config=config
+                )
+            else:
+                xs, _ = algorithms.ddnm_diffusion(start, case.model, case.betas, 0.85, a, y, config=config)
+        ours = case.ours("ddnm", Draws(), steps=20, travel_repeat=repeat)
+        print(f"ddnm, sigma {sigma}, travel {repeat}: {error(ours, xs[0]):.1e}")
+
+
+def compare_reddiff(folder: Path) -> None:
+    """RED-diff and the code's PiGDM, whole trajectories of one row: their losses are means over the batch."""
+    case, steps = Case(0.05), 50
+    task, alphas = case.task, torch.cat([torch.ones(1), linear()])
+    task.y, one = task.y[:1], (1, *SHAPE[1:])
+
+    class Model:
+        diffusion = SimpleNamespace(alpha=lambda t: alphas[t + 1])
+
+        def __call__(self, x: Tensor, y: Any, t: Tensor, scale: float = 1.0) -> tuple[Tensor, Tensor]:
+            noise, a = case.model(x, t)[:, :3], alphas[t + 1].view(-1, 1, 1, 1)
+            return noise, (x - noise * (1 - a).sqrt()) / a.sqrt()
+
+    h = SimpleNamespace(H=case.operator.forward, H_pinv=case.operator.pinv)
+    algo = SimpleNamespace(
+        awd=True, cond_awd=False, mcg=False, grad_term_weight=1.0, obs_weight=1.0, eta=1.0, lr=0.1, sdedit=False,
+        denoise_term_weight="linear", sigma_x0=0.0, sigma_y=0.0, deg="sr4",
+    )  # fmt: skip
+    cfg = SimpleNamespace(algo=algo, exp=SimpleNamespace(save_evolution=False))
+    stubs = {
+        "algos": module("algos", __path__=[str(folder / "algos")]),
+        "omegaconf": module("omegaconf", DictConfig=object),
+        "utils": module("utils", __path__=[]),
+        "utils__degredations": module("utils.degredations", build_degredation_model=lambda cfg: h),
+        "models": module("models", __path__=[]),
+        "models__classifier_guidance_model": module("models.classifier_guidance_model", ClassifierGuidanceModel=Model),
+    }
+    times = list(range(0, 1000, 1000 // steps))
+    kept = {k: sys.modules.get(k) for k in ("omegaconf",)}
+    with checkout(folder, **stubs):
+        theirs = Draws(one)
+        with normals(lambda like: theirs()):
+            pgdm = importlib.import_module("algos.pgdm").PGDM(Model(), cfg)
+            xs, _ = pgdm.sample(torch.zeros(one), None, times, y_0=task.y)
+        ours = case.ours("pigdm", Draws(one), steps=steps, rule="code")
+        print(f"pigdm, as coded: {error(ours, xs[0]):.1e}")
+        for weight in (0.25, 4.0):
+            algo.grad_term_weight = weight
+            theirs, calls = Draws(one), []
+
+            def draw(like: Tensor, theirs: Draws = theirs, calls: list[int] = calls) -> Tensor:
+                calls.append(0)  # the first of two has the factor 0
+                return theirs() if len(calls) % 2 == 0 else torch.zeros_like(like)
+
+            with normals(draw):
+                red = importlib.import_module("algos.reddiff").REDDIFF(Model(), cfg)
+                _, mu = red.sample(torch.zeros(one), None, times, y_0=task.y)
+            ours = case.ours("reddiff", Draws(one), steps=steps, regularisation=weight)
+            print(f"reddiff, lambda {weight}: {error(ours, mu.detach()):.1e}")
+    sys.modules.update({k: v for k, v in kept.items() if v is not None})
+
+
+def compare_diffpir(folder: Path) -> None:
+    """The step that fits y; their loop is one script with its files in it."""
+    import scipy.interpolate
+
+    case = Case(0.05)
+    scipy.interpolate.interp2d = None  # gone from SciPy, imported and not used
+    with checkout(folder):
+        sr = importlib.import_module("utils.utils_sisr")
+        kernel = torch.zeros(1, 1, SIZE, SIZE)  # block means: the taps lie at or after the pixel that is kept
+        for i in range(SCALE):
+            for j in range(SCALE):
+                kernel[0, 0, -i, -j] = 1 / SCALE**2
+        fb = torch.fft.fftn(kernel, dim=(-2, -1))
+        fby = fb.conj() * torch.fft.fftn(sr.upsample(case.task.y, sf=SCALE), dim=(-2, -1))
+        x0 = Draws()()
+        for rho in (0.01, 1.0, 100.0):
+            theirs = sr.data_solution(x0, fb, fb.conj(), fb.abs().square(), fby, torch.full((1, 1, 1, 1), rho), SCALE)
+            s = case.task.s
+            ours = x0 + case.task.pull(x0, s.square() / (s.square() + rho))
+            print(f"diffpir, data_solution at rho {rho}: {error(ours, theirs):.1e}")
+
+
+def compare_daps(folder: Path) -> None:
+    """A whole trajectory; their levels make our schedule, their Euler solver (torchdiffeq) is three lines here."""
+    case, steps, ode_steps = Case(0.05), 12, 5
+    single = [float(torch.tensor(v, dtype=torch.float32)) for v in polynomial(100, 0.1, steps + 1)[:-1]]
+    levels = {v for first in single for v in polynomial(first, 0.01, ode_steps + 1)} | set(single)
+    table = torch.tensor(sorted(levels))
+    prior = DiffusionPrior(case.network, 1 / (1 + table**2))
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.place = nn.Parameter(torch.zeros(1))
+
+        def score(self, x: Tensor, sigma: Tensor) -> Tensor:
+            t = prior.nearest(float(sigma))
+            return -prior(prior.signal(t) * x, t).noise / prior.level(t)
+
+    def odeint(f: Callable[[Tensor, Tensor], Tensor], x: Tensor, times: Tensor, **_: Any) -> Tensor:
+        states = [x]
+        for a, b in pairwise(times):
+            states.append(states[-1] + (b - a) * f(a, states[-1]))
+        return torch.stack(states)
+
+    class Measured:
+        def gradient(self, x: Tensor, y: Tensor, return_loss: bool = False) -> tuple[Tensor, Tensor]:
+            rest = case.operator.forward(x) - y
+            return 2 * case.operator.adjoint(rest), rest.square().sum()
+
+    stubs = {
+        "torchdiffeq": module("torchdiffeq", odeint=odeint, odeint_adjoint=odeint),
+        "forward_operator": module("forward_operator", LatentWrapper=object),
+    }
+    with checkout(folder, **stubs):
+        daps = importlib.import_module("sampler").DAPS(
+            {"name": "edm", "num_steps": steps, "sigma_max": 100, "sigma_min": 0.1, "timestep": "poly-7"},
+            {"name": "edm", "num_steps": ode_steps, "sigma_min": 0.01, "timestep": "poly-7"},
+            {"num_steps": 20, "lr": 1e-4, "tau": 0.01, "lr_min_ratio": 0.01},
+        )
+        theirs = Draws()
+        with normals(lambda like: theirs()):
+            expected = daps.sample(Model(), theirs() * single[0], Measured(), case.task.y)
+    svd, draws = case.task.svd, Draws()
+    order = iter([False, *([*[True] * 20, False] * steps)])  # coefficients in Langevin, images otherwise
+    ours = case.ours(
+        "daps", lambda: svd.v_t(draws()) if next(order) else draws(), prior, steps=steps, langevin_steps=20
+    )
+    print(f"daps: {error(ours, expected):.1e}")
+
+
+def compare_pnpdm(folder: Path) -> None:
+    """The likelihood step; their prior step is an Euler-Maruyama step of another discretisation."""
+    case = Case(0.05)
+    with checkout(folder):
+        tasks = module("pnpdm.tasks", __path__=[str(folder / "pnpdm" / "tasks")])
+        source = (folder / "pnpdm" / "tasks" / "__init__.py").read_text()
+        source = source[: source.index("# Noise classes")]  # the rest imports tasks with packages of their own
+        exec(compile(source, "tasks", "exec"), tasks.__dict__)
+        sys.modules.update({"pnpdm": module("pnpdm", __path__=[str(folder / "pnpdm")]), "pnpdm.tasks": tasks})
+        operator = importlib.import_module("pnpdm.tasks.super_resolution_svd").SuperResolution(3, SIZE, SCALE, "cpu")
+        for rho in (0.3, 10.0):
+            x, noise = Draws()(), torch.randn(SHAPE, generator=torch.Generator().manual_seed(9))
+            with normals(lambda like, noise=noise: operator.Vt(noise).view(like.shape)):
+                theirs = operator.proximal_generator(x, case.task.y.flatten(1), case.task.sigma, rho)
+            c, gain = case.task.svd.v_t(x), case.task.gain(rho**2)
+            c = c + gain * (case.task.z - c) + (rho**2 * (1 - gain)).sqrt() * case.task.svd.v_t(noise)
+            print(f"pnpdm, likelihood step at rho {rho}: {error(case.task.svd.v(c), theirs):.1e}")
+
+
+COMPARISONS: dict[str, Callable[[Path], None]] = {
+    "functions/svd_replacement.py": compare_ddrm,
+    "functions/svd_ddnm.py": compare_ddnm,
+    "algos/reddiff.py": compare_reddiff,
+    "utils/utils_sisr.py": compare_diffpir,
+    "cores/mcmc.py": compare_daps,
+    "pnpdm/tasks/super_resolution_svd.py": compare_pnpdm,
+}
+"""A file that tells a checkout, and its comparison."""
+
+
+def main() -> None:
+    """Print the comparisons."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkouts", type=Path, nargs="+")
+    arguments = parser.parse_args()
+    torch.set_default_dtype(torch.float64)
+    for folder in arguments.checkouts:
+        found = [compare for file, compare in COMPARISONS.items() if (folder / file).is_file()]
+        if not found:
+            parser.error(f"{folder} is none of the checkouts that are known")
+        for compare in found:
+            compare(folder.resolve())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,181 @@
+"""What holds for every zero-shot sampler: rows of their own, any operator, declared evaluations."""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from bench.config import method_config
+from bench.contract import Noise, methods
+from bench.operators import Operator, make_operator
+from bench.settings import build
+from methods.daps import Daps, polynomial
+from methods.ddnm import travel
+from methods.diffusion.prior import DiffusionPrior, Estimate
+from methods.diffusion.sampler import DiffusionSampler, Task
+from methods.diffusion.unet import PriorNetwork, UnetConfig
+
+TINY = {"size": 32, "channels": 32, "multipliers": [1, 2], "attention": [16], "head_channels": 16, "patch": 2}
+SAMPLERS: dict[str, dict[str, Any]] = {
+    "dps": {"steps": 4},
+    "ddrm": {"steps": 4},
+    "ddnm": {"steps": 4},
+    "pigdm": {"steps": 4},
+    "reddiff": {"steps": 4},
+    "diffpir": {"steps": 4},
+    "daps": {"steps": 3, "ode_steps": 2, "langevin_steps": 5},
+    "pnpdm": {"steps": 3, "inner": 5},
+}
+OPERATORS = ("bicubic", "average", "blur", "inpainting")
+each = pytest.mark.parametrize("name", SAMPLERS)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    network = PriorNetwork(UnetConfig(**TINY)).unet
+    with torch.no_grad():  # an untrained network predicts large noise; a tenth of it keeps images finite
+        for p in network.conv_out.parameters():
+            p.mul_(0.1)
+    save_file({k: v.contiguous() for k, v in network.state_dict().items()}, path)
+    return path
+
+
+def make(name: str, weights: Path, operator: Operator, **settings: Any) -> DiffusionSampler:
+    values = {"unet": TINY, "weights": str(weights), **SAMPLERS[name], **settings}
+    method = build(methods.get(name), values, f"methods.{name}", name)
+    assert isinstance(method, DiffusionSampler)
+    method.prepare(operator)
+    return method
+
+
+def observation(operator: Operator) -> torch.Tensor:
+    x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    return operator.observe(x, Noise.of_observation(0, ["a", "b"]) if operator.sigma else None)
+
+
+def noise(samples: range = range(2), ids: tuple[str, ...] = ("a", "b")) -> Noise:
+    return Noise(0, ids, samples)
+
+
+@each
+@pytest.mark.parametrize("sigma", [0.0, 0.05])
+def test_a_row_depends_on_itself_alone(name: str, sigma: float, weights: Path) -> None:
+    """In a batch, alone, and in other pieces."""
+    operator = make_operator({"name": "average", "sigma": sigma}, 4, 32)
+    y = observation(operator)
+    together = make(name, weights, operator).sample(y, 2, noise=noise())
+    pieces = make(name, weights, operator, compute={"rows": 3}).sample(y, 2, noise=noise())
+    alone = make(name, weights, operator).sample(y[1:], 1, noise=noise(range(1, 2), ("b",)))
+    # in the mean: the first step multiplies rounding by 1 / sqrt(alpha_bar), a hundred or more
+    assert (pieces - together).abs().mean() < 1e-5
+    assert (alone[0, 0] - together[1, 1]).abs().mean() < 1e-5
+    assert (together[:, 0] - together[:, 1]).abs().mean() > 1e-3 or name == "reddiff"
+
+
+@each
+@pytest.mark.parametrize("kind", OPERATORS)
+@pytest.mark.parametrize("sigma", [0.0, 0.05])
+def test_any_operator(name: str, kind: str, sigma: float, weights: Path) -> None:
+    """Finite, and nearer to y than the unguided prior would be: most of what y sees is in the sample."""
+    operator = make_operator({"name": kind, "sigma": sigma}, 4, 32)
+    y = observation(operator)
+    x = make(name, weights, operator).sample(y, 1, noise=noise(range(1)))
+    assert x.isfinite().all()
+
+
+@each
+def test_evaluations_and_backward_passes_are_declared(
+    name: str, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    operator = make_operator({"name": "average", "sigma": 0.05}, 4, 32)
+    method = make(name, weights, operator)
+    calls = {"forward": 0, "backward": 0}
+    network = method.prior.network
+
+    def count(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        calls["forward"] += 1
+        out = network(x, t)
+        if out.requires_grad:
+            out.register_hook(lambda g: calls.update(backward=calls["backward"] + 1))
+        return out
+
+    method.prior.network = count
+    method.sample(observation(operator), 1, noise=noise(range(1)))
+    assert calls == {"forward": method.evaluations, "backward": method.backward_passes}
+    assert methods.get(name).facts.evaluations > 0
+
+
+@each
+def test_the_shipped_prior_takes_every_sampler(name: str) -> None:
+    """Its yaml builds and loads."""
+    method = build(methods.get(name), method_config(name).parameters, f"methods.{name}", name)
+    method.prepare(make_operator({"name": "bicubic"}, 8, 64))
+    assert 20 <= method.evaluations <= 1000
+    assert set(method.files()) == {"prior"}
+
+
+def test_evaluations_of_the_published_settings() -> None:
+    """DAPS: 1000 but for levels that share a step; PnP-DM: 2483 are quoted for its own discretisation."""
+    unet = UnetConfig(size=32)
+    assert 800 < Daps(unet=unet, weights="", steps=200).evaluations <= 1000
+    assert 1900 < methods.get("pnpdm")(unet=unet, weights="", steps=100).evaluations < 2600
+
+
+def test_the_task_is_in_the_networks_units() -> None:
+    """A (2 x - 1) + 2 sigma n, and what y says of each coefficient, also where A does not keep constants."""
+    for kind in OPERATORS:
+        operator = make_operator({"name": kind}, 2, 8, dtype=torch.float64)
+        x = torch.rand(2, 3, 8, 8, dtype=torch.float64)
+        task = Task(operator, operator.forward(x))
+        torch.testing.assert_close(task.y, operator.forward(2 * x - 1), atol=1e-12, rtol=0)
+        expected = torch.where(task.s > 0, task.svd.v_t(2 * x - 1), 0.0)
+        torch.testing.assert_close(task.z, expected, atol=1e-9, rtol=0)
+        projected = x + task.pull(x, 1.0)
+        torch.testing.assert_close(operator.forward(projected), task.y, atol=1e-9, rtol=0)
+
+
+def test_travel_is_repaints_schedule() -> None:
+    assert travel(3, 1, 1) == [(2, 1), (1, 0), (0, -1)]
+    assert travel(3, 1, 2) == [(2, 1), (1, 2), (2, 1), (1, 0), (0, 1), (1, 0), (0, -1)]
+    longer = travel(100, 10, 10)  # get_schedule_jump of the published code visits each of 10 stretches 10 times
+    assert sum(there < here for here, there in longer) == 100 + 9 * 9 * 10
+    assert sum(there > here for here, there in longer) == 81
+
+
+def test_daps_levels_are_evenly_spaced_in_the_seventh_root() -> None:
+    levels = polynomial(100, 0.1, 201)
+    assert levels[0] == pytest.approx(100)
+    assert levels[-1] == pytest.approx(0.1)
+    roots = torch.tensor(levels, dtype=torch.float64) ** (1 / 7)
+    assert roots.diff().std() < 1e-9
+
+
+def test_dps_in_a_batch_takes_one_norm_per_row() -> None:
+    """The gradient's length: a row's alone when not coupled; 1 / sqrt(2) of it where two equal rows share a norm."""
+
+    def normals() -> Iterator[torch.Tensor]:
+        generator = torch.Generator().manual_seed(0)
+        while True:
+            yield torch.randn(1, 3, 8, 8, generator=generator).expand(2, -1, -1, -1)
+
+    operator = make_operator({"name": "average"}, 2, 8)
+    kept = torch.tensor([0.9, 0.1], dtype=torch.float64)
+    y = torch.rand(1, 3, 4, 4).expand(2, -1, -1, -1)
+    moved = []
+    for settings in ({"guidance": 0.0}, {"guidance": 1e-3}, {"guidance": 1e-3, "coupled": True}):
+        method = methods.get("dps")(unet=UnetConfig(size=8), weights="", steps=2, clip=False, **settings)
+        method.prior = DiffusionPrior(lambda x, t: 0.5 * x, kept, "clean")
+        draws = normals()
+        moved.append(method.trajectory(Task(operator, y), lambda draws=draws: next(draws)))
+    one, coupled = moved[1] - moved[0], moved[2] - moved[0]
+    torch.testing.assert_close(coupled, one / math.sqrt(2), atol=1e-6, rtol=1e-3)
+
+
+def test_an_estimate_without_variance() -> None:
+    assert Estimate(torch.zeros(1), torch.zeros(1)).mixing is None
