@@ -163,7 +163,11 @@ def make_dataset(config: Mapping[str, Any]) -> Dataset:
     return build(datasets.get(name), arguments, "dataset", name)
 
 
+class SplitError(BenchError):
+    """A dataset does not have this split, though it has others."""
+
+
 def check_split(name: str, split: str, splits: Sequence[str] = SPLITS) -> None:
-    """Raise BenchError unless `split` is one of `splits`."""
+    """Raise SplitError unless `split` is one of `splits`."""
     if split not in splits:
-        raise BenchError(f"dataset.split={split} is no split of {name}: use {', '.join(splits)}.")
+        raise SplitError(f"dataset.split={split} is no split of {name}: use {', '.join(splits)}.")

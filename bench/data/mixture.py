@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from bench.data import DataFacts, Dataset, Numbered, register_dataset
+from bench.data import DataFacts, Dataset, Numbered, SplitError, register_dataset
 from bench.data.portraits256 import crop_quad
 from bench.data.splits import train_and_val
 from bench.errors import BenchError
@@ -51,7 +51,7 @@ class Mixture(Dataset):
 
     def __init__(self, parts: Mapping[str, Mapping[str, Any]], split: str = "train", size: int = 64) -> None:
         if split not in LENGTH:
-            raise BenchError(f"dataset.split={split} is no split of mixture: use train or val.")
+            raise SplitError(f"dataset.split={split} is no split of mixture: use train or val.")
         if not parts:
             raise BenchError("dataset.parts is empty: give at least one dataset.")
         self.size = size

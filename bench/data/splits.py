@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.data import Dataset, Numbered, datasets, make_dataset
+from bench.data import Dataset, Numbered, SplitError, datasets, make_dataset
 from bench.errors import BenchError
 
 HELD_OUT = 20
@@ -56,7 +56,7 @@ def train_and_val(config: Mapping[str, Any], changes: Mapping[str, Any] | None =
     train = make_dataset(with_split(config, "train", changes))
     try:
         val = make_dataset(with_split(config, "val", changes))
-    except BenchError:  # a dataset with splits, but none for validation
+    except SplitError:  # a dataset with splits, but none for validation
         val = train
     if val is not train and _disjoint(train.ids, val.ids):
         return train, val

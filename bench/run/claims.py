@@ -11,7 +11,7 @@ from bench.contract import Method
 from bench.errors import BenchError
 from bench.run.cell import Cell, CellKey
 from bench.run.draw import say
-from bench.run.identity import SHARED, differences, file_states, hashes, identity, plain, recorded_hashes
+from bench.run.identity import SHARED, as_json, differences, file_states, hashes, identity, recorded_hashes
 from bench.run.images import Images
 from bench.run.store import RunDir
 
@@ -128,7 +128,7 @@ class Claims:
                 weights = hashes(files)
                 for key in keys:
                     now[key]["weights"] = weights
-                    stored[key] = (plain(facts), file_states(files))
+                    stored[key] = (as_json(facts), file_states(files))
         return stored
 
     def _is_finished(self, key: CellKey, stale: Collection[CellKey]) -> bool:

@@ -25,12 +25,12 @@ def settings_of(m: MethodConfig) -> dict[str, Any]:
 
 def compute_of(m: MethodConfig) -> dict[str, Any]:
     """A method's options of computing; empty for a method without a network."""
-    return plain(m.parameters.get("compute") or {})
+    return as_json(m.parameters.get("compute") or {})
 
 
 def identity(config: RunConfig, m: MethodConfig, key: CellKey) -> dict[str, Any]:
     """All that a cell's rows depend on, but for the weights."""
-    return plain(
+    return as_json(
         {
             "method": m.name,
             "version": methods.facts(m.name).version,
@@ -46,7 +46,7 @@ def identity(config: RunConfig, m: MethodConfig, key: CellKey) -> dict[str, Any]
     )
 
 
-def plain(content: Any) -> Any:
+def as_json(content: Any) -> Any:
     """What JSON makes of it."""
     return json.loads(json.dumps(content, default=str))
 

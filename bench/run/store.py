@@ -195,7 +195,12 @@ class RunDir:
     def failures(self) -> list[dict[str, Any]]:
         """What failed: what, image (None for all), reason."""
         path = self.failures_file
-        return [json.loads(line) for line in path.read_text().splitlines() if line] if path.exists() else []
+        if not path.exists():
+            return []
+        try:
+            return [json.loads(line) for line in path.read_text().splitlines() if line]
+        except (OSError, ValueError) as error:
+            raise BenchError(f"{path} cannot be read ({error}): delete it and run again.") from error
 
     def set_failures(self, failures: list[dict[str, Any]]) -> None:
         """Replace the list of failures."""

@@ -27,7 +27,7 @@ class GuidanceStudy(Study):
     """Quality, consistency and diversity of DPS for several guidance scales.
 
     Args:
-        method: the constructor's arguments of :class:`methods.dps.method.Dps`.
+        method: the constructor's arguments of :class:`methods.dps.Dps`.
         dataset: name and arguments of a dataset.
         scale: scale factor.
         guidance: the scales to compare.

@@ -7,52 +7,27 @@ Source of the shape: github:openai/guided-diffusion as used by github:DPS2022/di
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from diffusers import UNet2DModel
 from torch import Tensor, nn
 
-from bench.network import Settings
+from methods.diffusion.shape import UnetShape
 
 
-class UnetConfig(Settings):
+class UnetConfig(UnetShape):
     """Shape of the U-Net; the defaults are those of the published ``ffhq_10m.pt``.
 
     Attributes:
-        size: side of the images.
-        channels: channels at full resolution.
-        multipliers: channels of each resolution relative to that, from the full one down.
-        blocks: residual blocks per resolution.
-        attention: resolutions with self-attention (the lowest has it in any case).
         head_channels: channels of an attention head.
-        patch: the network sees squares of patch x patch pixels as channels, at `size / patch` pixels; `channels`,
-            `multipliers` and `attention` count from there. 1 for the published network; 2 costs a small network 2.5
-            times less at the same width.
-        prediction: what the network's output stands for: "noise" (published) or "velocity" (Salimans & Ho 2022). A
-            small network cannot copy its input exactly enough to predict nearly pure noise: at step 990 an error of
-            0.05 in the noise is one of 7 in the image.
 
     """
 
-    size: int = 256
     channels: int = 128
     multipliers: Sequence[int] = (1, 1, 2, 2, 4, 4)
-    blocks: int = 1
     attention: Sequence[int] = (16,)
     head_channels: int = 64
-    patch: int = 1
-    prediction: Literal["noise", "velocity"] = "noise"
-
-    @property
-    def resolution(self) -> int:
-        """Side of the first features."""
-        return self.size // self.patch
-
-    def attends(self, level: int) -> bool:
-        """Whether a level (0: full resolution) has self-attention."""
-        return self.resolution // 2**level in self.attention
 
 
 def make_unet(config: UnetConfig) -> UNet2DModel:

@@ -8,40 +8,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.network import Settings
+from methods.diffusion.shape import UnetShape
 
 
-class Sr3Config(Settings):
+class Sr3Config(UnetShape):
     """Shape of the network; the defaults are those of FFHQ-256 with 64 base channels.
 
     Attributes:
-        size: side of the images.
-        channels: channels at full resolution.
-        multipliers: channels of each resolution relative to that, from the full one down.
-        blocks: residual blocks per resolution.
-        attention: resolutions with self-attention (the lowest has it in any case).
         groups: groups of the normalisation.
         dropout: probability, in training.
-        patch: squares of patch x patch pixels become channels; everything else counts from `size / patch`.
-        prediction: what the output stands for: "noise" (published) or "velocity", from which the noise is computed.
 
     """
 
-    size: int = 256
     channels: int = 64
     multipliers: Sequence[int] = (1, 2, 4, 8, 16)
-    blocks: int = 1
     attention: Sequence[int] = ()
     groups: int = 16
     dropout: float = 0.0
-    patch: int = 1
-    prediction: Literal["noise", "velocity"] = "noise"
 
 
 class NoiseLevel(nn.Module):
