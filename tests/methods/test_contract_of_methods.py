@@ -8,7 +8,10 @@ from bench.config import RunConfig
 from bench.contract import methods
 from bench.run.check import check_method
 
-FEW_STEPS = {"dps": ["methods.dps.steps=4"], "sr3": ["methods.sr3.steps=4"]}
+STEPPING = ("daps", "ddnm", "ddrm", "diffpir", "dps", "pigdm", "pnpdm", "reddiff", "sr3")
+FEW_STEPS = {name: [f"methods.{name}.steps=4"] for name in STEPPING}
+FEW_STEPS["daps"] += ["methods.daps.ode_steps=1", "methods.daps.langevin_steps=5"]
+FEW_STEPS["pnpdm"] += ["methods.pnpdm.inner=4"]
 """The contract does not depend on their number."""
 
 

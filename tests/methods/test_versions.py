@@ -24,7 +24,17 @@ from bench.load import make_method
 from bench.operators.bicubic import Bicubic
 
 GOLDEN = Path(__file__).with_name("versions.json")
-SETTINGS = {"dps": {"": ["steps=4"]}, "sr3": {"": ["steps=4"], "ddim": ["steps=4", "sampler=ddim"]}}
+SETTINGS = {
+    "daps": {"": ["steps=3", "langevin_steps=10"], "exact": ["steps=3", "conditional=exact", "assumed_sigma=null"]},
+    "ddnm": {"": ["steps=4"], "travel": ["steps=4", "travel_repeat=2"]},
+    "ddrm": {"": ["steps=4"]},
+    "diffpir": {"": ["steps=4"], "as_coded": ["steps=4", "as_coded=true"]},
+    "dps": {"": ["steps=4"]},
+    "pigdm": {"": ["steps=4"], "code": ["steps=4", "rule=code"]},
+    "pnpdm": {v: ["steps=2", "inner=5", f"variance={v}"] for v in ("sde", "learned")},
+    "reddiff": {"": ["steps=4"]},
+    "sr3": {"": ["steps=4"], "ddim": ["steps=4", "sampler=ddim"]},
+}
 """Method to cases to settings, where the shipped ones alone would take long or leave something out."""
 SCALE = 8
 TOLERANCE = 0.255
