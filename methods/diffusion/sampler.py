@@ -29,6 +29,9 @@ from methods.diffusion.prior import DiffusionPrior, Levels
 from methods.diffusion.schedule import TRAIN_STEPS, linear
 from methods.diffusion.unet import PriorNetwork, UnetConfig
 
+LINEAR = Levels(linear())
+"""Of all priors that are known so far."""
+
 Normal = Callable[[], Tensor]
 """Draws standard normal [R, 3, H, W], a stream of its own for each row."""
 
@@ -106,7 +109,7 @@ class DiffusionSampler(NetworkMethod):
     @property
     def levels(self) -> Levels:
         """The noise levels of the prior, known before it is loaded."""
-        return getattr(self, "prior", None) or Levels(linear())
+        return getattr(self, "prior", LINEAR)
 
     @property
     def evaluations(self) -> int:

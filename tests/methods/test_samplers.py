@@ -179,3 +179,30 @@ def test_dps_in_a_batch_takes_one_norm_per_row() -> None:
 
 def test_an_estimate_without_variance() -> None:
     assert Estimate(torch.zeros(1), torch.zeros(1)).mixing is None
+
+
+def test_diffpir_fits_each_estimate_to_y_by_least_squares() -> None:
+    """Its loop, written down with a dense solution of |y - A x|^2 + rho |x - x0|^2, in two steps."""
+    operator = make_operator({"name": "bicubic", "sigma": 0.05}, 2, 8, dtype=torch.float64, range=None)
+    y = torch.rand(1, 3, 4, 4, dtype=torch.float64)
+    kept = torch.tensor([0.9, 0.5, 0.1], dtype=torch.float64)
+    prior = DiffusionPrior(lambda x, t: 0.5 * x, kept, "clean")
+    method = methods.get("diffpir")(unet=UnetConfig(size=8), weights="", steps=2, clip=False, zeta=0.25)
+    method.prior = prior
+    noise = [torch.randn(1, 3, 8, 8, dtype=torch.float64) for _ in range(2)]
+    draws = iter(noise)
+    found = method.trajectory(Task(operator, y), lambda: next(draws))
+
+    a = operator.forward(torch.eye(64, dtype=torch.float64).view(64, 8, 8)).flatten(1).T
+    target = (2 * y - 1).flatten(2)
+    x = math.sqrt(0.1) * operator.pinv(2 * y - 1) + math.sqrt(0.9) * noise[0]
+    for t, u in ((2, 0), (0, None)):
+        rho = (2 * 0.05) ** 2 * kept[t] / (1 - kept[t])
+        x0 = (0.5 * x).flatten(2)
+        normal = a.T @ a + rho * torch.eye(64, dtype=torch.float64)
+        x0 = torch.linalg.solve(normal, (target @ a + rho * x0).mT).mT.view(x.shape)
+        if u is not None:
+            predicted = (x - kept[t].sqrt() * x0) / (1 - kept[t]).sqrt()
+            mixed = math.sqrt(0.75) * predicted + math.sqrt(0.25) * noise[1]
+            x = kept[u].sqrt() * x0 + (1 - kept[u]).sqrt() * mixed
+    torch.testing.assert_close(found, x0, atol=1e-9, rtol=0)

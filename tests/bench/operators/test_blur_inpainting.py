@@ -57,6 +57,10 @@ def test_svd_is_that_of_the_dense_matrix(label: str) -> None:
     torch.testing.assert_close(svd.v(svd.v_t(x)), x)
     torch.testing.assert_close(svd.v_t(x).square().sum(), x.square().sum())
     torch.testing.assert_close(svd.u(svd.s * svd.v_t(x)), operator.forward(x))
+    variances = torch.rand(SIZE, dtype=torch.float64)
+    v = svd.v(torch.eye(SIZE[0] * SIZE[1], dtype=torch.float64).view(-1, *SIZE)).flatten(1)  # a column of V each
+    diagonal = torch.einsum("cp,c,cp->p", v, variances.flatten(), v)
+    torch.testing.assert_close(svd.diagonal(variances).flatten(), diagonal)
     y = torch.randn(2, 3, *operator.low_size, dtype=torch.float64)
     coefficients = svd.u_t(y)
     assert (coefficients[..., svd.s == 0] == 0).all()
