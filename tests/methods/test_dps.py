@@ -73,8 +73,8 @@ def test_projection_makes_consistent(weights: Path, y: torch.Tensor) -> None:
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"steps": 1}, r"methods\.dps\.steps=1 is wrong: it should be greater than or equal to 2"),
-        ({"steps": "abc"}, r"methods\.dps\.steps=abc is wrong: it should be a valid integer"),
+        ({"steps": 1}, r"methods\.dps\.steps=1 is wrong: it should be at least 2"),
+        ({"steps": "abc"}, r"methods\.dps\.steps=abc is wrong: it should be a whole number"),
         ({"compute": {"rows": 0}}, r"methods\.dps\.compute\.rows=0 is wrong"),
         ({"unet": {**TINY, "foo": 1}}, r"methods\.dps\.unet\.foo is no setting of dps"),
         ({"guidance_schedule": "linear"}, "guidance_schedule=linear is wrong: it should be 'constant' or 'noise'"),
