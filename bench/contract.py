@@ -193,7 +193,7 @@ class Method(ABC):
                 f"{self.facts.title} makes images of {self.size[0]} pixels with this network, not of {have}: "
                 f"add dataset.size={self.size[0]}, or use another network."
             )
-        if self.facts.needs_posterior and posterior is None:
+        if self.needs_posterior and posterior is None:
             raise BenchError(f"{UNKNOWN_POSTERIOR.format(self.facts.title)}: give it with prepare(..., posterior=...).")
         self.device = torch.device(device)
         self.operator = operator.to(self.device)
@@ -263,6 +263,11 @@ class Method(ABC):
     def size(self) -> tuple[int, int] | None:
         """Sides of the images that it makes with this configuration; None for any."""
         return None
+
+    @property
+    def needs_posterior(self) -> bool:
+        """Whether it needs the dataset's exact posterior with this configuration."""
+        return self.facts.needs_posterior
 
     @property
     def evaluations(self) -> int:

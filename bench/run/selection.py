@@ -28,12 +28,13 @@ def dataset_operator(config: RunConfig, dataset: Dataset, scale: int, device: to
 def prepared_method(config: RunConfig, m: MethodConfig, dataset: Dataset, scale: int) -> Method:
     """Build a method and load it for the operator on the run's device; see :meth:`bench.contract.Method.prepare`."""
     operator = dataset_operator(config, dataset, scale, torch.device(config.device))
-    return make_method(m).prepare(operator, operator.device, posterior=_posterior(m, dataset, operator))
+    method = make_method(m)
+    return method.prepare(operator, operator.device, posterior=_posterior(method, dataset, operator))
 
 
-def _posterior(m: MethodConfig, dataset: Dataset, operator: Operator) -> Any:
+def _posterior(method: Method, dataset: Dataset, operator: Operator) -> Any:
     """The exact posterior, where the method needs one and the dataset has it."""
-    if not methods.facts(m.name).needs_posterior or dataset.mixture is None:
+    if not method.needs_posterior or dataset.mixture is None:
         return None
     from bench.posterior import Posterior
 

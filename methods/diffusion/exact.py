@@ -87,5 +87,6 @@ class ExactDenoiser:
         self.mixture, self.alpha_bar = mixture, alpha_bar
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
-        """E[x_0 | x_t]; all rows are at the same step."""
-        return denoise(self.mixture, x.flatten(1), float(self.alpha_bar[int(t[0])])).view(x.shape)
+        """E[x_0 | x_t], computed in the mixture's precision; all rows are at the same step."""
+        x0 = denoise(self.mixture, x.flatten(1).to(self.mixture.means), float(self.alpha_bar[int(t[0])]))
+        return x0.view(x.shape).to(x.dtype)

@@ -25,6 +25,7 @@ from bench.contract import Noise
 from bench.network import NetworkMethod
 from bench.operators import Operator, Svd
 from methods.diffusion.checkpoints import load_weights
+from methods.diffusion.exact import ExactDenoiser, Mixture
 from methods.diffusion.prior import DiffusionPrior, Levels
 from methods.diffusion.schedule import TRAIN_STEPS, linear
 from methods.diffusion.unet import PriorNetwork, UnetConfig
@@ -86,7 +87,8 @@ class DiffusionSampler(NetworkMethod):
 
     Args:
         unet: shape of the prior.
-        weights: file; a bare name is looked for among the shipped weights.
+        weights: file; a bare name is looked for among the shipped weights. "exact": no network but the exact denoiser
+            of the dataset's images, where their distribution is known; `unet` does not count then.
         steps: steps of the outer loop.
 
     """
@@ -102,9 +104,14 @@ class DiffusionSampler(NetworkMethod):
         self.steps = steps
 
     @property
-    def size(self) -> tuple[int, int]:
-        """The prior's."""
-        return self.config.size, self.config.size
+    def size(self) -> tuple[int, int] | None:
+        """The prior's; any where it is exact."""
+        return None if self.needs_posterior else (self.config.size, self.config.size)
+
+    @property
+    def needs_posterior(self) -> bool:
+        """Where the prior is the exact one."""
+        return self.weights == "exact"
 
     @property
     def levels(self) -> Levels:
@@ -122,12 +129,19 @@ class DiffusionSampler(NetworkMethod):
         return 0
 
     def load(self) -> None:
-        """Build the network and load its weights."""
-        network = PriorNetwork(self.config)
-        self.loaded = {"prior": load_weights(network, self.weights)}
+        """Build the network and load its weights, or take the exact denoiser."""
+        if self.needs_posterior:
+            known = self.posterior.mixture  # of images in [0, 1]
+            columns = known.factors.flatten(2).mT
+            mixture = Mixture.of_factors(known.weights, known.means.flatten(1), columns, known.stds).affine(2.0, -1.0)
+            network = ExactDenoiser(mixture.to(self.device, torch.float64), linear())
+            self.prior = DiffusionPrior(network, linear(), "clean")
+            return
+        unet = PriorNetwork(self.config)
+        self.loaded = {"prior": load_weights(unet, self.weights)}
         if self.compute.checkpointing:
-            network.unet.enable_gradient_checkpointing()
-        self.prior = DiffusionPrior(self.place(network), linear(), self.config.prediction)
+            unet.unet.enable_gradient_checkpointing()
+        self.prior = DiffusionPrior(self.place(unet), linear(), self.config.prediction)
 
     def draw(self, y: Tensor, n: int, tau: float | None, noise: Noise) -> Tensor:
         """Sample, some rows at a time; there is no temperature."""

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 from bench.config import method_config
 from bench.contract import Noise, methods
+from bench.errors import BenchError
 from bench.operators import Operator, make_operator
 from bench.settings import build
 from methods.daps import Daps, polynomial
@@ -206,3 +207,30 @@ def test_diffpir_fits_each_estimate_to_y_by_least_squares() -> None:
             mixed = math.sqrt(0.75) * predicted + math.sqrt(0.25) * noise[1]
             x = kept[u].sqrt() * x0 + (1 - kept[u]).sqrt() * mixed
     torch.testing.assert_close(found, x0, atol=1e-9, rtol=0)
+
+
+def test_the_exact_prior_is_the_datasets() -> None:
+    """No network: samples are nearly as near to the truth as the posterior's own, and y is fitted to its noise."""
+    from bench.data.gaussians import load_mixture
+    from bench.posterior import Posterior
+
+    mixture = load_mixture(32)
+    operator = make_operator({"name": "average", "sigma": 0.05}, 4, 32, range=None)
+    posterior = Posterior(mixture, operator.to("cpu", torch.float64))
+    x = mixture.sample(Noise(1, ["a", "b", "c", "d"], ["image"]))[:, 0].float()
+    ids = ("a", "b", "c", "d")
+    y = operator.observe(x, Noise.of_observation(0, ids))
+    values = {"unet": TINY, "weights": "exact", "steps": 20}
+    method = build(methods.get("ddrm"), values, "methods.ddrm", "ddrm").prepare(operator, posterior=posterior)
+    samples = method.sample(y, 4, noise=noise(range(4), ids))
+    exact = posterior.sample(y, noise(range(4), ids)).float()
+    error, floor = ((s - x[:, None]).square().mean() for s in (samples, exact))
+    assert error < 1.5 * floor
+    assert (operator.forward(samples) - y[:, None]).square().mean().sqrt().item() == pytest.approx(0.05, rel=0.3)
+    assert method.files() == {}
+
+
+def test_the_exact_prior_needs_a_known_distribution() -> None:
+    method = build(methods.get("ddrm"), {"unet": TINY, "weights": "exact", "steps": 20}, "methods.ddrm", "ddrm")
+    with pytest.raises(BenchError, match="DDRM needs images whose posterior is known"):
+        method.prepare(make_operator({"name": "average"}, 4, 32))
