@@ -10,7 +10,15 @@ import pytest
 from bench.config import RunConfig
 from bench.files import write_atomic, write_json
 from bench.metrics import metric_facts
-from bench.paper.tables import beside_paper, impossible_apd, paper_metrics, published, write_paper
+from bench.paper.tables import (
+    Entry,
+    beside_paper,
+    impossible_apd,
+    paper_metrics,
+    published,
+    write_paper,
+    write_paper_table,
+)
 from bench.report.notes import bounds, impossible, largest_apd_ratio
 from bench.report.tables import (
     differences,
@@ -230,6 +238,22 @@ def test_published_figures_that_cannot_be_right_have_no_difference(directory: Ru
     assert "| †" in text
     assert "at most 2.5 times their mean square error" in text
     assert "cvdvae x8, tau 0.8: 8.7" in text
+
+
+def test_the_views_of_a_paper_table_mark_them(directory: RunDir, tmp_path: Path) -> None:
+    entries = [Entry(CellKey("cvdvae", 8, tau), "cvdvae", "CVDVAE") for tau in (0.1, 0.8)]
+    write_paper_table(directory, "table2", entries, tmp_path / "paper")
+    for view in ("published", "beside"):
+        text = (tmp_path / "paper" / f"table2_{view}.md").read_text()
+        assert "140.4†" in text
+        assert "248.2†" in text
+        assert "cvdvae x8, tau 0.1: 5.9; cvdvae x8, tau 0.8: 8.7." in text
+        assert r"248.2$^\dagger$" in (tmp_path / "paper" / f"table2_{view}.tex").read_text()
+    assert "-228.2" not in (tmp_path / "paper" / "table2_beside.md").read_text()
+    both = pd.read_csv(tmp_path / "paper" / "table2_beside.csv").set_index(["tau", "metric"])
+    assert both.loc[(0.8, "apd_mse_e4"), "mark"] == "impossible"
+    assert np.isnan(both.loc[(0.8, "apd_mse_e4"), "difference"])
+    assert both.loc[(0.8, "psnr"), "difference"] == pytest.approx(27 - 25.47)
 
 
 def test_which_published_apds_are_impossible() -> None:
