@@ -17,6 +17,9 @@ from bench.files import file_identity
 COUNT = 70000
 VALIDATION = 7000
 TEST = 1000
+SPLITS = ("train", "val", "test", "dps_held_out")
+DPS_HELD_OUT = 1000
+"""The first images in the order of the files, on which the prior of DPS was not trained (its issue 4)."""
 HOW_TO_GET = (
     "ffhq-256.npy: run setup_ffhq256.sh of github:openai/vdvae (13.8 GB), or the images of github:NVlabs/ffhq-dataset "
     "(thumbnails or 1024 originals) in one folder; then dataset.path=FILE_OR_FOLDER"
@@ -24,11 +27,15 @@ HOW_TO_GET = (
 
 
 def split_indices(split: str) -> np.ndarray:
-    """Indices into the 70000 images: seed-5 permutation, last 7000 held out, the first 1000 of those are the test set.
+    """Indices into the 70000 images.
 
-    Source: github:openai/vdvae (data.py, ffhq256), followed by github:jprost76/srvdvae.
+    "train", "val" and "test": seed-5 permutation, the last 7000 held out, the first 1000 of those are the test set.
+    Source: github:openai/vdvae (data.py, ffhq256), followed by github:jprost76/srvdvae. "dps_held_out": the first 1000
+    images; of the other three splits each has some of them.
     """
-    check_split("ffhq256", split)
+    check_split("ffhq256", split, SPLITS)
+    if split == "dps_held_out":
+        return np.arange(DPS_HELD_OUT)
     order = np.random.RandomState(5).permutation(COUNT)
     held_out = order[-VALIDATION:]
     return {"train": order[:-VALIDATION], "val": held_out[TEST:], "test": held_out[:TEST]}[split]

@@ -44,6 +44,7 @@ class MetricFacts:
         domain: what one value belongs to: a sample, a pair of samples of one image, an image's set of samples, or the
             timing of a method. Values are averaged within an image first, then over images.
         range: possible values, as text; tables hold values of images in [0, 1] against the interval it begins with.
+        needs_raw: whether it needs samples as the method returned them (`Evaluation.raw`), which a run does not keep.
         bounds: (least, largest) value for images of any intensities, None for no bound; None where `range` says it.
         source: definition and implementation.
         group: heading in the paper's Table 1.
@@ -67,6 +68,7 @@ class MetricFacts:
     digits: str = ".2f"
     least_size: int = 1
     needs_range: bool = True
+    needs_raw: bool = False
     bounds: tuple[float | None, float | None] | None = None
 
 
@@ -80,6 +82,8 @@ class Evaluation:
         samples: float32 [B, n, 3, H, H] in [0, 1].
         operator: what made y.
         deterministic: whether all samples of an image are equal by design, so that one stands for all.
+        raw: the samples as the method returned them, neither clipped nor rounded by the harness; None where `samples`
+            are these.
 
     """
 
@@ -88,6 +92,7 @@ class Evaluation:
     samples: Tensor
     operator: Operator
     deterministic: bool = False
+    raw: Tensor | None = None
     _shared: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -121,7 +126,8 @@ class Evaluation:
 
     def part(self, rows: slice) -> Evaluation:
         """Some of the images, with nothing shared yet."""
-        return Evaluation(self.hr[rows], self.y[rows], self.samples[rows], self.operator, self.deterministic)
+        raw = None if self.raw is None else self.raw[rows]
+        return Evaluation(self.hr[rows], self.y[rows], self.samples[rows], self.operator, self.deterministic, raw)
 
     def release(self) -> None:
         """Forget what is shared, to have its memory back."""

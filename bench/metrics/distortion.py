@@ -81,3 +81,27 @@ class LrPsnr(Metric):
         if not e.operator.sigma:  # y has been clipped, and the kernel overshoots
             low = e.operator.clip(low)
         return e.per_sample(psnr(low, e.y.repeat_interleave(e.samples.shape[1], 0)))
+
+
+@register_metric("lr_psnr_exact")
+class LrPsnrExact(Metric):
+    """PSNR between the observation and the downscaled sample as the method returned it: not rounded, not clipped."""
+
+    facts = MetricFacts(
+        label="LR-PSNR, unrounded",
+        better="higher",
+        unit="dB",
+        domain="sample",
+        range="[0, 80]; piq adds 1e-8 to the mean square error",
+        source="as piq.psnr between y and A x, of samples before the harness clips and rounds them",
+        group="Consistency",
+        needs_range=False,
+        needs_raw=True,
+        bounds=(None, 80.0),
+    )
+
+    def __call__(self, e: Evaluation) -> Tensor:
+        """[B, n] in dB."""
+        raw = e.samples if e.raw is None else e.raw
+        low = e.operator.forward(raw.flatten(0, 1))
+        return e.per_sample(psnr(low, e.y.repeat_interleave(raw.shape[1], 0)))

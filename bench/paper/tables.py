@@ -5,8 +5,9 @@ Source: Prost et al., VISAPP 2024, Tables 1 and 2, in ``bench/published``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from tabulate import tabulate
 
 from bench.files import write_atomic
 from bench.metrics import ARROWS, column, metric_facts, unit
+from bench.report.notes import IMPOSSIBLE, below_table, largest_apd_ratio
 from bench.report.tables import (
     NOTE,
     PLAIN,
@@ -42,6 +44,14 @@ PAPER_TAU = 0.8
 METRICS = ("psnr", "ssim", "lpips", "brisque", "lr_psnr", "apd_mse", "apd_lpips", "seconds")
 """Columns of Table 1 in its order; "lpips" without a backbone, which the paper does not name."""
 LEFT_OUT = "–"
+EXACT_LR_PSNR = (
+    "LR-PSNR: of samples as the methods return them (lr_psnr_exact). The published 75.20 and 75.70 dB at x4 are more "
+    "than samples of 8 bits reach (about 72.0 dB on average), so that the paper cannot have rounded."
+)
+SAMPLES = 5
+"""Per image, for the paper's APD."""
+HIDDEN = 1.5
+"""How much larger than 10^(-PSNR/10) a mean error may be: a mean of PSNRs hides a part of it (docs/protocol.md)."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +87,41 @@ def published(table: str | None = None) -> pd.DataFrame:
     return frame.melt(["scale", "method", "tau"], var_name="metric", value_name="published").dropna(subset="published")
 
 
+@cache
+def impossible_apd() -> dict[tuple[int, str, float | None], float]:
+    """Published MSE APDs that samples with the published PSNR cannot have: (scale, method, tau) to APD / MSE.
+
+    Whatever the samples are, their mean square distance is at most 2n/(n-1) = 2.5 times their mean square error.
+    """
+    values = _published_values()
+    found = {}
+    for (scale, method, tau, metric), apd in values.items():
+        if metric == "apd_mse_e4" and (psnr := values.get((scale, method, tau, "psnr"))) is not None:
+            ratio = apd / (1e4 * 10 ** (-psnr / 10))
+            if ratio > HIDDEN * largest_apd_ratio(SAMPLES):
+                found[scale, method, tau] = ratio
+    return found
+
+
+def _about_impossible(keys: Iterable[tuple[int, str, float | None]]) -> list[str]:
+    """The sentence below tables that show such figures."""
+    ratios = impossible_apd()
+    shown = [
+        f"{method} x{scale}, tau {tau:g}: {ratios[scale, method, tau]:.1f}"
+        for scale, method, tau in dict.fromkeys(keys)
+        if (scale, method, tau) in ratios and tau is not None
+    ]
+    if not shown:
+        return []
+    limit = largest_apd_ratio(SAMPLES)
+    return [
+        f"{IMPOSSIBLE} The published MSE APD cannot be right in its unit, and no difference to it is shown: five "
+        f"samples have at most {limit:g} times their mean square error. Published APD over the error of the published "
+        "PSNR: "
+        f"{'; '.join(shown)}."
+    ]
+
+
 def _published_values(table: str | None = None) -> dict[tuple[int, str, float | None, str], float]:
     return {
         (r["scale"], r["method"], None if np.isnan(r["tau"]) else r["tau"], r["metric"]): float(r["published"])
@@ -92,6 +137,8 @@ def _without_backbone(metric: str) -> str:
 
 def _published_metric(ours: str) -> str:
     """The published column that is comparable with a column of ours; ST-LPIPS has none."""
+    if ours == "lr_psnr_exact":
+        return "lr_psnr"
     return ours if "stlpips" in ours else _without_backbone(ours)
 
 
@@ -99,19 +146,25 @@ def beside_paper(rows: list[Row], names: list[str], frame: pd.DataFrame, table: 
     """Measured and published figures of the same method, scale, temperature and metric, with their difference.
 
     The paper does not name the backbone of its LPIPS: LPIPS with either is compared with it, ST-LPIPS never. Its
-    operator is bicubic without noise: rows of another one have no place here. `table` as in `published`.
+    operator is bicubic without noise, which variant is not known: rows of another one have no place here. Its LR-PSNR
+    is compared with ours of unrounded samples where that was measured. A published figure that cannot be right has the
+    mark "impossible" and no difference. `table` as in `published`.
     """
-    theirs = _published_values(table)
+    theirs, wrong = _published_values(table), impossible_apd()
     records = []
     for i, row in enumerate(rows):
         key = row.cell.key
         for name in names:
-            ours = column(name)
-            value = theirs.get((key.scale, row.cell.facts["method"], key.tau, _published_metric(ours)))
-            if value is not None and (row.operator, row.sigma) == PLAIN:
+            ours, method = column(name), row.cell.facts["method"]
+            value = theirs.get((key.scale, method, key.tau, _published_metric(ours)))
+            if name == "lr_psnr" and "lr_psnr_exact" in names:
+                continue
+            mark = "impossible" if ours == "apd_mse_e4" and (key.scale, method, key.tau) in wrong else ""
+            if value is not None and row.operator.partition(" ")[0] == PLAIN[0] and row.sigma == PLAIN[1]:
                 measured, lo, hi = (float(frame[ours + s].iloc[i]) for s in ("", "_lo", "_hi"))
-                records.append((key.scale, key.label, key.tau, ours, measured, lo, hi, value, measured - value))
-    columns = ["scale", "method", "tau", "metric", "measured", "lo", "hi", "published", "difference"]
+                difference = np.nan if mark else measured - value
+                records.append((key.scale, key.label, key.tau, ours, measured, lo, hi, value, difference, mark))
+    columns = ["scale", "method", "tau", "metric", "measured", "lo", "hi", "published", "difference", "mark"]
     return pd.DataFrame(records, columns=columns)
 
 
@@ -123,20 +176,30 @@ def write_paper(run: RunDir) -> None:
     frame = beside_paper(rows, names, summarise(rows, names))
     write_atomic(run.path / "paper.csv", frame.to_csv(index=False))
     shown = frame.assign(tau=frame["tau"].map(lambda t: "" if t is None or np.isnan(t) else f"{t:g}"))
+    shown["difference"] = shown["difference"].astype(object).where(shown["mark"] == "", IMPOSSIBLE)
+    shown = shown.drop(columns="mark")
+    by_label = {row.cell.key.label: row.cell.facts["method"] for row in rows}
+    marked = frame[frame["mark"] != ""]
+    wrong = _about_impossible(
+        (s, by_label[m], float(t)) for s, m, t in marked[["scale", "method", "tau"]].itertuples(index=False)
+    )
+    about = [f"Published: {PAPER}.", *([EXACT_LR_PSNR] if "lr_psnr_exact" in names else []), *wrong]
 
     def render(style: str) -> str:
-        marked = shown.assign(method=shown["method"].map(escape_markdown)) if style == "pipe" else shown
-        body = marked.to_numpy().tolist()
+        escaped = shown.assign(method=shown["method"].map(escape_markdown)) if style == "pipe" else shown
+        body = escaped.to_numpy().tolist()
         return tabulate(body, headers=list(shown.columns), tablefmt=style, floatfmt=".4g")
 
-    write_atomic(run.path / "paper.md", f"{render('pipe')}\n\nPublished: {PAPER}.\n")
-    write_atomic(run.path / "paper.tex", "% needs \\usepackage{booktabs}\n" + render("latex_booktabs") + "\n")
+    write_atomic(run.path / "paper.md", "\n\n".join([render("pipe"), *about]) + "\n")
+    head = "".join(f"% {text}\n" for text in [*about, "needs \\usepackage{booktabs}"])
+    write_atomic(run.path / "paper.tex", head + render("latex_booktabs").replace(IMPOSSIBLE, r"$\dagger$") + "\n")
 
 
 def paper_metrics(names: Sequence[str]) -> list[str]:
-    """Those of a run's metrics that the paper's tables have, in their order."""
-    kept = [n for n in names if _without_backbone(n) in METRICS]
-    return sorted(kept, key=lambda n: METRICS.index(_without_backbone(n)))
+    """Those of a run's metrics that the paper's tables have, in their order; one LR-PSNR, unrounded if there."""
+    rounded = {"lr_psnr"} if "lr_psnr_exact" in names else set()
+    place = {n: _without_backbone(n).removesuffix("_exact") for n in names if n not in rounded}
+    return sorted((n for n, known in place.items() if known in METRICS), key=lambda n: METRICS.index(place[n]))
 
 
 def write_paper_table(run: RunDir, name: str, entries: Sequence[Entry], folder: Path, note: str = "") -> str:
@@ -164,6 +227,9 @@ def write_paper_table(run: RunDir, name: str, entries: Sequence[Entry], folder: 
     frame = summarise(there, names)
     notes = [f"{e.title} x{e.key.scale} is left out: {e.reason}" for e in entries if e.key not in by_key]
     notes = list(dict.fromkeys(notes))
+    lr_note = [EXACT_LR_PSNR] if "lr_psnr_exact" in names else []
+    own = below_table(there, names, run.config)
+    wrong = _about_impossible((e.key.scale, e.method, e.key.tau) for e in entries) if "apd_mse" in names else []
 
     views = {
         "": (_ours(entries, there, names, frame), ""),
@@ -171,8 +237,8 @@ def write_paper_table(run: RunDir, name: str, entries: Sequence[Entry], folder: 
         "_beside": (_beside(name, entries, there, names, frame), f"Published: {PAPER}."),
     }
     for suffix, (lines, source) in views.items():
-        ours = [t for t in (NOTE, observed_by(there), note) if t] if suffix != "_published" else []
-        below = [*ours, *([source] if source else []), *notes]
+        ours = [t for t in (NOTE, observed_by(there), note, *lr_note, *own) if t] if suffix != "_published" else []
+        below = [*ours, *([source, *wrong] if source else []), *notes]
         path = folder / f"{name}{suffix}"
         write_atomic(path.with_suffix(".md"), _markdown(lines, names, "pipe") + "\n\n" + "\n\n".join(below) + "\n")
         if not suffix:  # ranked: the intervals are in the others
@@ -186,7 +252,7 @@ def write_paper_table(run: RunDir, name: str, entries: Sequence[Entry], folder: 
     write_atomic(folder / f"{name}.csv", _ours_csv(entries, there, frame))
     write_atomic(folder / f"{name}_published.csv", _published_csv(name, entries))
     write_atomic(folder / f"{name}_beside.csv", beside_paper(there, names, frame, name).to_csv(index=False))
-    return "\n".join([_markdown(views["_beside"][0], names, "simple"), *([note] if note else []), *notes])
+    return "\n".join([_markdown(views["_beside"][0], names, "simple"), *([note] if note else []), *wrong, *notes])
 
 
 def _position(there: list[Row]) -> dict[CellKey, int]:
@@ -217,8 +283,9 @@ def _published(table: str, entries: Sequence[Entry], names: list[str]) -> list[L
 
 
 def _published_cell(e: Entry, name: str, theirs: dict[tuple[int, str, float | None, str], float]) -> str:
-    value = theirs.get((e.key.scale, e.method, e.key.tau, _without_backbone(column(name))))
-    return "" if value is None else format_value(value, metric_facts(name))
+    value = theirs.get((e.key.scale, e.method, e.key.tau, _without_backbone(column(name)).removesuffix("_exact")))
+    wrong = name == "apd_mse" and (e.key.scale, e.method, e.key.tau) in impossible_apd()
+    return "" if value is None else format_value(value, metric_facts(name)) + (IMPOSSIBLE if wrong else "")
 
 
 def _beside(
@@ -236,7 +303,7 @@ def _beside(
         for name in names:
             ours.append(interval_text(frame, at[e.key], name) if e.key in at else LEFT_OUT)
             both = compared.get((e.key.scale, e.key.label, e.key.tau, column(name)))
-            text = format_value(both["difference"], metric_facts(name)) if both else ""
+            text = format_value(both["difference"], metric_facts(name)) if both and not both["mark"] else ""
             difference.append(f"+{text}" if text and both and both["difference"] > 0 else text)
         lines += [
             Line(e.key.scale, (e.title, _tau(e.key), "ours"), tuple(ours)),
@@ -247,7 +314,7 @@ def _beside(
 
 
 def _latex_cell(text: str) -> str:
-    return text.replace("±", r"$\pm$").replace(LEFT_OUT, "--")
+    return text.replace("±", r"$\pm$").replace(LEFT_OUT, "--").replace(IMPOSSIBLE, r"$^\dagger$")
 
 
 def _markdown(lines: list[Line], names: list[str], style: str) -> str:

@@ -20,6 +20,9 @@ PSNR_FLOOR = 1e-8
 """What piq adds to the mean square error of a PSNR."""
 SLACK = 1e-3
 """Relative: float32, and the PSNR's floor."""
+ROUNDING = (
+    "LR-PSNR is of samples rounded to 8 bits, which limits it to about 72.0 dB at x4 and 76.3 dB at x8 on average."
+)
 INTERVAL = re.compile(r"[\[(](-?[\d.]+|-inf), (-?[\d.]+|inf)[\])]|>=? (?P<least>-?[\d.]+)")
 """How a range begins: "[0, 1]" or ">= 0"."""
 
@@ -146,8 +149,11 @@ def images_of(config: Mapping[str, Any], rows: Sequence[Row]) -> str:
 
 def below_table(rows: Sequence[Row], names: Sequence[str], config: Mapping[str, Any]) -> list[str]:
     """Sentences below a table: its images, what its means leave out, and what cannot be right."""
+    limited = "lr_psnr" in names and config.get("quantise", True) and any(r.operator == "bicubic" for r in rows)
     wrong = [f"{IMPOSSIBLE} {text}" for row in rows for text in impossible(row)]
-    return [text for text in (images_of(config, rows), left_out(rows, names), *wrong) if text]
+    return [
+        text for text in (images_of(config, rows), ROUNDING if limited else "", left_out(rows, names), *wrong) if text
+    ]
 
 
 def _images(count: int) -> str:

@@ -7,6 +7,7 @@ beside ours.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import combinations, groupby
 from typing import Any
@@ -35,6 +36,8 @@ RANKS = "Best in bold, second best underlined; methods whose paired 95% interval
 UNDEFINED = "n/a"
 PLAIN = ("bicubic", 0.0)
 """Operator and sigma that tables for reading do not mention."""
+UNNAMED = {"rounding": "once", "kernel": "matlab"}
+"""Settings of operators that their names in tables do not mention."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Row:
         cell: the cell.
         title: of its method.
         ranked: whether its time is compared with others.
-        operator, sigma: of its observations.
+        operator, sigma: of its observations (`operator_name`).
         n_images: images that it has rows of.
         values: by metric.
         mse: mean square error of an image's samples, by image, from the PSNR of each (NaN where a sample has none).
@@ -81,6 +84,13 @@ class Line:
     cells: tuple[str, ...]
 
 
+def operator_name(operator: Mapping[str, Any]) -> str:
+    """Name of an operator in tables, with the settings that change it: "bicubic rounding=each_axis"."""
+    known = {"name", "sigma", "range"}
+    settings = [f"{k}={v}" for k, v in operator.items() if k not in known and UNNAMED.get(k) != v]
+    return " ".join([operator["name"], *settings])
+
+
 def read_rows(run: RunDir) -> tuple[list[Row], list[str]]:
     """Read all cells of a run: rows by scale, then by the configuration's order of methods, then by temperature.
 
@@ -109,12 +119,10 @@ def read_rows(run: RunDir) -> tuple[list[Row], list[str]]:
         samples, images = cell.read("samples"), cell.read("images").set_index("index")
         values = _values(cell, samples, images, names, pairs_before)
         size = config.get("dataset", {}).get("size")
-        rows.append(
-            Row(
-                cell, title, evaluated, operator["name"], float(operator["sigma"]), samples["index"].nunique(), values,
-                _mse(samples), int(samples["sample"].max()) + 1, missing_values(samples, values, size),
-            )
-        )  # fmt: skip
+        n_images, n_samples = samples["index"].nunique(), int(samples["sample"].max()) + 1
+        missing = missing_values(samples, values, size)
+        named, sigma = operator_name(operator), float(operator["sigma"])
+        rows.append(Row(cell, title, evaluated, named, sigma, n_images, values, _mse(samples), n_samples, missing))
     return rows, names
 
 

@@ -78,7 +78,14 @@ class Sampler:
             BenchError: the method broke the contract.
 
         """
-        x = self._drawn(y, ids, tau)
+        return self.finished(self.raw(y, ids, tau))
+
+    def raw(self, y: Tensor, ids: Sequence[str], tau: float | None) -> Tensor:
+        """The samples as the method returns them: neither clipped nor rounded here; errors as when called."""
+        return self._drawn(y, ids, tau)
+
+    def finished(self, x: Tensor) -> Tensor:
+        """Clip and round samples that `raw` has drawn."""
         operator = self.method.operator
         rounded = operator.round(x) if self.round else operator.clip(x)
         return torch.where(x.isfinite(), rounded, x)

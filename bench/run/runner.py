@@ -150,9 +150,11 @@ class Session:
         """Raise BenchError where a metric is to be added to rows whose samples are not there."""
         for name in self.computed_names:
             new = [i for i, known in self._state(cell).items() if not {name, name + FAILED} & known]
-            if lost := sum(not self._fillable(cell, i) for i in new):
+            raw = metric_facts(name).needs_raw
+            if lost := 0 if self.config.resample else sum(raw or not self._stored(cell, i) for i in new):
+                kept = "not kept as the method returned them" if raw else "not kept"
                 raise BenchError(
-                    f"{name} cannot be added to {cell.folder}: the samples of {lost} images are not kept; add "
+                    f"{name} cannot be added to {cell.folder}: the samples of {lost} images are {kept}; add "
                     "resample=true, which draws them again, or leave the metric out."
                 )
 
@@ -166,6 +168,11 @@ class Session:
 
     def _stored(self, cell: Cell, index: int) -> bool:
         return cell.samples.count(index) >= self.loaded.samples(cell.key.label)
+
+    def _readable(self, cell: Cell, index: int) -> bool:
+        """Whether the metrics that an image lacks can be computed from the samples that are kept of it."""
+        lacking = set(self.computed_names) - self._state(cell).get(index, frozenset())
+        return self._stored(cell, index) and not any(metric_facts(n).needs_raw for n in lacking)
 
     def _kept_images(self, keys: Collection[CellKey], size: tuple[int, int]) -> range:
         """The images whose samples are kept: the first ones of those selected, as many as the budget allows."""
@@ -189,7 +196,7 @@ class Session:
         return self.images.batches(lacking)
 
     def _fillable(self, cell: Cell, index: int) -> bool:
-        return self.config.resample or self._stored(cell, index)
+        return self.config.resample or self._readable(cell, index)
 
     def _untimed(self, cell: Cell) -> bool:
         """Whether the time is still to be measured; processes that share a machine would disturb each other."""
@@ -200,7 +207,7 @@ class Session:
 
     def _needs_method(self, cell: Cell) -> bool:
         """Whether anything is left to do that needs the method itself."""
-        again = any(not self._stored(cell, i) for batch in self._incomplete(cell) for i in batch)
+        again = any(not self._readable(cell, i) for batch in self._incomplete(cell) for i in batch)
         return bool(again or self._missing(cell) or self._untimed(cell))
 
     @cached_property
@@ -254,26 +261,33 @@ class Session:
 
     def _compute(self, cell: Cell, sampler: Sampler, batch: Sequence[int]) -> None:
         """Sample a batch of images, keep what is to be kept, and add its rows."""
-        images, samples = self._sample(cell, sampler, self.images.load_all(batch, cell.key.scale))
+        images, samples, raw = self._sample(cell, sampler, self.images.load_all(batch, cell.key.scale))
         if images:
-            values, known = self._evaluate(cell, images, samples, self._metrics)
+            values, known = self._evaluate(cell, images, samples, raw, self._metrics)
             cell.add(images[0].index, *_frames(cell.key, images, samples.shape[1], values, known))
 
-    def _sample(self, cell: Cell, sampler: Sampler, images: list[Image]) -> tuple[list[Image], Tensor]:
-        """Sample, and keep samples; without images for which the method failed."""
+    def _sample(self, cell: Cell, sampler: Sampler, images: list[Image]) -> tuple[list[Image], Tensor, Tensor]:
+        """Sample, and keep samples; without images for which the method failed.
+
+        Returns:
+            images, their samples, and these as the method returned them.
+
+        """
         if not images:
-            return [], torch.empty(0)
-        samples = sampler(torch.stack([i.y for i in images]), [i.name for i in images], cell.key.tau)
+            return [], torch.empty(0), torch.empty(0)
+        raw = sampler.raw(torch.stack([i.y for i in images]), [i.name for i in images], cell.key.tau)
+        samples = sampler.finished(raw)
         finite = finite_images(samples)
         for image in (i for i, good in zip(images, finite, strict=True) if not good):
             self.fail(cell.key.folder, "the method returned NaN or infinite values", image.name)
         images = [i for i, good in zip(images, finite, strict=True) if good]
-        samples = samples[torch.from_numpy(finite).to(samples.device)]
+        good = torch.from_numpy(finite).to(samples.device)
+        samples, raw = samples[good], raw[good]
         for image, x in zip(images, samples, strict=True):
             if image.index in self.kept:
                 cell.samples.write(image.index, x, sampler.method.operator, self.rounded)
                 self._keep_picture(cell.key.scale, image)
-        return images, samples
+        return images, samples, raw
 
     def _keep_picture(self, scale: int, image: Image, always: bool = False) -> None:
         """Keep an image for the figures, where they show it or have shown it."""
@@ -285,13 +299,13 @@ class Session:
     def _fill(self, cell: Cell, sampler: Sampler | None, batch: Sequence[int], before: Frames | None) -> None:
         """Add metrics to rows, from stored samples or from samples that are drawn again."""
         assert before is not None
-        stored = [i for i in batch if self._stored(cell, i)]
+        stored = [i for i in batch if self._readable(cell, i)]
         images = self.images.load_all(stored, cell.key.scale)
-        self._fill_images(cell, images, [self._read(cell, image.index) for image in images], before)
+        self._fill_images(cell, images, [self._read(cell, image.index) for image in images], None, before)
         drawn = self.images.load_all([i for i in batch if i not in stored], cell.key.scale)
         if drawn and sampler is not None:
-            images, samples = self._sample(cell, sampler, drawn)
-            self._fill_images(cell, images, list(samples), before)
+            images, samples, raw = self._sample(cell, sampler, drawn)
+            self._fill_images(cell, images, list(samples), raw, before)
 
     def _deterministic(self, cell: Cell) -> bool:
         names = {m.label: m.name for m in self.config.methods}
@@ -301,13 +315,16 @@ class Session:
         operator = self.images.operator(cell.key.scale)
         return cell.samples.read(index, self.loaded.samples(cell.key.label), operator).to(self.images.device)
 
-    def _fill_images(self, cell: Cell, images: list[Image], samples: list[Tensor], before: Frames) -> None:
+    def _fill_images(
+        self, cell: Cell, images: list[Image], samples: list[Tensor], raw: Tensor | None, before: Frames
+    ) -> None:
         """Compute the metrics that images lack, and add their rows, old and new values together."""
         state = self._state(cell)
         names = [n for n in self.computed_names if any(n not in state[i.index] for i in images)]
         if not names:
             return
-        values, known = self._evaluate(cell, images, torch.stack(samples), {n: self._metrics[n] for n in names})
+        loaded = {n: self._metrics[n] for n in names}
+        values, known = self._evaluate(cell, images, torch.stack(samples), raw, loaded)
         known = [_union(state[i.index], k) for i, k in zip(images, known, strict=True)]
         indices = [i.index for i in images]
         merged = []
@@ -317,7 +334,7 @@ class Session:
         cell.add(indices[0], *merged)
 
     def _evaluate(
-        self, cell: Cell, images: list[Image], samples: Tensor, loaded: dict[str, Metric]
+        self, cell: Cell, images: list[Image], samples: Tensor, raw: Tensor | None, loaded: dict[str, Metric]
     ) -> tuple[dict[str, np.ndarray], list[set[str]]]:
         """Values of metrics, and for each image the names of those that it has (`FAILED` where one failed)."""
         known = [set(loaded) for _ in images]
@@ -328,7 +345,7 @@ class Session:
 
         e = Evaluation(
             torch.stack([i.hr for i in images]), torch.stack([i.y for i in images]), samples,
-            self.images.operator(cell.key.scale), self._deterministic(cell),
+            self.images.operator(cell.key.scale), self._deterministic(cell), raw,
         )  # fmt: skip
         return evaluate(loaded, e, failed), known
 

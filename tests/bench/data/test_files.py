@@ -9,7 +9,7 @@ import tifffile
 from PIL import Image
 
 from bench.data import make_dataset
-from bench.data.ffhq256 import split_indices
+from bench.data.ffhq256 import SPLITS, split_indices
 from bench.data.images import centre_square, list_images, read_rgb
 from bench.data.portraits256 import crop_quad
 from bench.errors import BenchError, ImageError
@@ -324,3 +324,14 @@ def test_quad_outside_of_the_image_is_mirrored() -> None:
     out = crop_quad(Image.fromarray(image), quad, side=16, size=16)
     assert (out[:, 3] == image[8:24, 1]).all()
     assert (out[:, 4:] == image[8:24, :12]).all()
+
+
+def test_which_images_of_ffhq_a_checkpoint_has_seen() -> None:
+    """The figures of docs/data.md."""
+    held_out = set(split_indices("dps_held_out").tolist())
+    assert held_out == set(range(1000))
+    assert [len(held_out & set(split_indices(s).tolist())) for s in SPLITS] == [902, 89, 9, 1000]
+    test = split_indices("test")
+    assert ((test >= 1000) & (test < 50000)).sum() == 685
+    with pytest.raises(BenchError, match="use train, val, test, dps_held_out"):
+        split_indices("held_out")

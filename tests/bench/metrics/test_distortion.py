@@ -52,6 +52,29 @@ def test_lr_psnr_against_a_few_lines(evaluation: Evaluation) -> None:
     np.testing.assert_allclose(value("lr_psnr", e), -10 * np.log10(mse), atol=1e-3)
 
 
+def test_lr_psnr_exact_is_of_the_samples_before_clipping_and_rounding(evaluation: Evaluation) -> None:
+    e = evaluation
+    raw = e.operator.project(e.samples, e.y[:, None])  # consistent, with values beyond [0, 1]
+    e = Evaluation(e.hr, e.y, quantise(raw), e.operator, raw=raw)
+    assert value("lr_psnr_exact", e).min() == pytest.approx(80, abs=0.01)
+    assert value("lr_psnr", e).max() < 75
+    mse = ((e.operator.forward(raw + 0.01) - e.y[:, None]).double() ** 2).mean((2, 3, 4)).numpy()
+    moved = Evaluation(e.hr, e.y, e.samples, e.operator, raw=raw + 0.01)
+    np.testing.assert_allclose(value("lr_psnr_exact", moved), -10 * np.log10(mse + 1e-8), atol=1e-3)
+    np.testing.assert_array_equal(value("lr_psnr_exact", moved.part(slice(1, 2)))[0], value("lr_psnr_exact", moved)[1])
+
+
+def test_rounding_limits_lr_psnr() -> None:
+    """Independent errors of 1/12 level^2, averaged by the kernel: the cap in docs/metrics.md."""
+    for scale, cap in ((4, 72.0), (8, 76.3)):
+        d = Bicubic(256, scale)
+        x = 0.25 + 0.5 * torch.rand(1, 3, 256, 256, generator=torch.Generator().manual_seed(0))
+        e = Evaluation(x, d.forward(x), quantise(x)[:, None], d, raw=x[:, None])
+        assert value("lr_psnr", e).mean() == pytest.approx(cap, abs=0.15)
+        rows = (d._exact[0].down ** 2).sum(1).mean()
+        assert -10 * np.log10(rows**2 / 12 / 255**2 + 1e-8) == pytest.approx(cap, abs=0.15)
+
+
 def test_a_perfect_sample(photographs: torch.Tensor) -> None:
     d = Bicubic(64, 4)
     e = Evaluation(photographs, d.forward(photographs), photographs[:, None], d)

@@ -5,6 +5,7 @@ import pytest
 import torch
 from piq.functional.resize import imresize as piq_imresize
 from resize_right import interp_methods, resize
+from scipy.signal import convolve2d
 
 from bench.errors import BenchError
 from bench.operators import quantise, to_uint8
@@ -151,3 +152,46 @@ def test_consistent_images_are_in_range_and_consistent() -> None:
     grey = 0.5 + 0.01 * torch.randn(hr.shape, generator=generator, dtype=torch.float64)
     same = d.observe(grey)
     torch.testing.assert_close(d.consistent(grey, same), d.project(grey, same))  # nothing to clip: the paper's
+
+
+@pytest.mark.parametrize("scale", [4, 8])
+def test_the_cem_kernel_is_the_response_of_a_cubic_enlargement(scale: int) -> None:
+    """PyTorch's bicubic enlargement has OpenCV's a = -0.75; the kernel acts on an image with repeated borders."""
+    impulse = torch.zeros(1, 1, 11, 11, dtype=torch.float64)
+    impulse[..., 5, 5] = 1
+    response = torch.nn.functional.interpolate(impulse, scale_factor=scale, mode="bicubic")[0, 0].numpy()
+    kernel = response[
+        3 * scale + scale // 2 : -3 * scale - scale // 2, 3 * scale + scale // 2 : -3 * scale - scale // 2
+    ]
+    assert kernel.shape == (4 * scale, 4 * scale)
+    image = np.random.default_rng(0).random((64, 64))
+    first = 2 * scale - scale // 2  # taps before the first pixel of a block
+    padded = np.pad(image, (first, first), mode="edge")
+    expected = convolve2d(padded, kernel / scale**2, "valid")[::scale, ::scale]
+    operator = Bicubic(64, scale, kernel="cem", dtype=torch.float64)
+    y = operator.forward(torch.from_numpy(image)[None, None])
+    np.testing.assert_allclose(y[0, 0].numpy(), expected, atol=1e-12)
+    assert operator.kind == "bicubic_cem"
+
+
+def test_rounding_after_each_axis(x: torch.Tensor) -> None:
+    """Columns are shrunk first, to 8 bits, then rows, as the authors' resizer does with 8-bit images."""
+    x = quantise(x)
+    operator = Bicubic(64, 4, rounding="each_axis", dtype=torch.float64)
+    d = resize_matrix(64, 16)
+    half = np.around((d @ (x.numpy() * 255)).clip(0, 255))
+    expected = np.around((half @ d.T).clip(0, 255))
+    y = operator.observe(x)
+    off = np.abs((y * 255).round().numpy() - expected)
+    assert off.max() <= 1  # a value halfway between two levels, which intensities in [0, 1] cannot hit
+    assert (off > 0).mean() < 0.002
+    plain = Bicubic(64, 4, dtype=torch.float64)
+    assert torch.equal(operator.forward(x), plain.forward(x))  # A is the same
+    assert operator.kind == plain.kind == "bicubic"
+    assert 0.02 < (y != plain.observe(x)).double().mean() < 0.4
+
+
+def test_rounding_each_axis_is_for_eight_bits() -> None:
+    for settings in ({"sigma": 0.1}, {"range": None}):
+        with pytest.raises(BenchError, match="each_axis rounds y to 8 bits"):
+            Bicubic(64, 4, rounding="each_axis", **settings)  # type: ignore[arg-type]

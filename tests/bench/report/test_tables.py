@@ -10,7 +10,15 @@ import pytest
 from bench.config import RunConfig
 from bench.files import write_atomic, write_json
 from bench.metrics import metric_facts
-from bench.paper.tables import beside_paper, published, write_paper
+from bench.paper.tables import (
+    Entry,
+    beside_paper,
+    impossible_apd,
+    paper_metrics,
+    published,
+    write_paper,
+    write_paper_table,
+)
 from bench.report.notes import bounds, impossible, largest_apd_ratio
 from bench.report.tables import (
     differences,
@@ -214,7 +222,52 @@ def test_paper_column_compares_like_with_like(directory: RunDir) -> None:
     assert found[("cvdvae", 0.8, "seconds")] == 0.13
     assert found[("bicubic", np.nan, "lpips_alex")] == 0.45
     assert "odd" not in set(frame.method)
-    assert (frame.difference == frame.measured - frame.published).all()
+    assert (frame.difference == frame.measured - frame.published)[frame.mark == ""].all()
+
+
+def test_published_figures_that_cannot_be_right_have_no_difference(directory: RunDir) -> None:
+    frame = beside_paper(*read_rows(directory), summarise(*read_rows(directory)))
+    wrong = frame[frame.mark == "impossible"]
+    assert wrong[["method", "tau", "metric"]].to_numpy().tolist() == [
+        ["cvdvae", 0.1, "apd_mse_e4"],
+        ["cvdvae", 0.8, "apd_mse_e4"],
+    ]
+    assert wrong.difference.isna().all()
+    write_paper(directory)
+    text = (directory.path / "paper.md").read_text()
+    assert "| †" in text
+    assert "at most 2.5 times their mean square error" in text
+    assert "cvdvae x8, tau 0.8: 8.7" in text
+
+
+def test_the_views_of_a_paper_table_mark_them(directory: RunDir, tmp_path: Path) -> None:
+    entries = [Entry(CellKey("cvdvae", 8, tau), "cvdvae", "CVDVAE") for tau in (0.1, 0.8)]
+    write_paper_table(directory, "table2", entries, tmp_path / "paper")
+    for view in ("published", "beside"):
+        text = (tmp_path / "paper" / f"table2_{view}.md").read_text()
+        assert "140.4†" in text
+        assert "248.2†" in text
+        assert "cvdvae x8, tau 0.1: 5.9; cvdvae x8, tau 0.8: 8.7." in text
+        assert r"248.2$^\dagger$" in (tmp_path / "paper" / f"table2_{view}.tex").read_text()
+    assert "-228.2" not in (tmp_path / "paper" / "table2_beside.md").read_text()
+    both = pd.read_csv(tmp_path / "paper" / "table2_beside.csv").set_index(["tau", "metric"])
+    assert both.loc[(0.8, "apd_mse_e4"), "mark"] == "impossible"
+    assert np.isnan(both.loc[(0.8, "apd_mse_e4"), "difference"])
+    assert both.loc[(0.8, "psnr"), "difference"] == pytest.approx(27 - 25.47)
+
+
+def test_which_published_apds_are_impossible() -> None:
+    """The ratios of docs/protocol.md; SR3's largest is 1.55."""
+    found = {key: round(ratio, 1) for key, ratio in impossible_apd().items()}
+    assert found == {
+        (4, "hcflow", 0.8): 24.2, (8, "hcflow", 0.8): 27.0, (4, "cvdvae", 0.8): 9.4, (8, "cvdvae", 0.8): 8.7,
+        (4, "cvdvae", 0.1): 7.7, (8, "cvdvae", 0.1): 5.9,
+    }  # fmt: skip
+
+
+def test_the_papers_lr_psnr_is_the_unrounded_one() -> None:
+    assert paper_metrics(["psnr", "lr_psnr", "apd_mse"]) == ["psnr", "lr_psnr", "apd_mse"]
+    assert paper_metrics(["apd_mse", "lr_psnr", "psnr", "lr_psnr_exact"]) == ["psnr", "lr_psnr_exact", "apd_mse"]
 
 
 def test_published_figures() -> None:
@@ -238,12 +291,33 @@ def test_other_operators_are_named_and_not_compared_with_the_paper(directory: Ru
     assert "Observations: bicubic, sigma 0; bicubic, sigma 0.05." in (directory.path / "table.md").read_text()
 
 
+def test_variants_of_bicubic_are_named_and_may_be_the_papers(directory: RunDir) -> None:
+    path = directory.path / "cells" / "cvdvae_x8_tau0.8" / "cell.json"
+    path.write_text(
+        path.read_text().replace('"sigma": 0.0', '"sigma": 0.0, "rounding": "each_axis", "kernel": "matlab"')
+    )
+    write_tables(directory)
+    assert pd.read_csv(directory.path / "table.csv")["operator"][2] == "bicubic rounding=each_axis"
+    frame = beside_paper(*read_rows(directory), summarise(*read_rows(directory)))
+    assert set(frame[frame.method == "cvdvae"]["tau"]) == {0.1, 0.8}
+
+
 def test_a_metric_that_some_rows_lack_is_not_available(directory: RunDir) -> None:
     config = directory.path / "config.yaml"
     config.write_text(config.read_text().replace("'psnr'", "'psnr', 'ssim', 'diversity_lpips_alex'"))
     text = write_tables(directory)
     assert text.splitlines()[2].split().count("n/a") == 2
+    assert "ssim of 4 of 4 images (not computed): all rows" in (directory.path / "table.md").read_text()
     assert pd.read_csv(directory.path / "table.csv")[["ssim", "diversity_lpips_alex"]].isna().all(axis=None)
+
+
+def test_the_limit_of_rounding_stands_in_the_note(directory: RunDir) -> None:
+    config = directory.path / "config.yaml"
+    config.write_text(config.read_text().replace("'psnr'", "'lr_psnr'") + "dataset: {name: ffhq256, split: test}\n")
+    write_tables(directory)
+    for name in ("table.md", "table.tex"):
+        assert "limits it to about 72.0 dB at x4 and 76.3 dB at x8" in (directory.path / name).read_text()
+        assert "Images: ffhq256, split test." in (directory.path / name).read_text()
 
 
 def test_titles_survive_markdown() -> None:

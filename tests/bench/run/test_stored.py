@@ -499,3 +499,21 @@ def test_old_directories_are_refused(configure: Configure, tmp_path: Path) -> No
     path.write_text(json.dumps(old))
     with pytest.raises(BenchError, match="made by an earlier version"):
         run(configure("limit=1"))
+
+
+def test_lr_psnr_exact_needs_samples_that_are_not_kept(configure: Configure, tmp_path: Path) -> None:
+    """It is of what the method returned: it is computed while sampling, or after sampling again."""
+    more = ["metrics=[psnr,lr_psnr,lr_psnr_exact]", "methods=[cvdvae]", "limit=2", "n=2"]
+    together, complete = run(configure(*more, f"out={tmp_path / 'together'}"))
+    assert complete
+    key = CellKey("cvdvae", 8, 0.8)
+    rows = together.cell(key).read("samples")
+    assert (rows["lr_psnr_exact"] > rows["lr_psnr"]).all()
+    first = [*more, "metrics=[psnr,lr_psnr]", f"out={tmp_path / 'later'}"]
+    run(configure(*first))
+    later = [*first, "metrics=[psnr,lr_psnr,lr_psnr_exact]"]
+    with pytest.raises(BenchError, match="not kept as the method returned them"):
+        run(configure(*later))
+    directory, complete = run(configure(*later, "resample=true"))
+    assert complete
+    pd.testing.assert_frame_equal(directory.cell(key).read("samples"), rows, check_like=True)
