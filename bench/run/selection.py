@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -15,6 +15,9 @@ from bench.errors import BenchError
 from bench.operators import Operator, make_operator, operator_kind
 from bench.run.cell import CellKey
 from bench.settings import build
+
+if TYPE_CHECKING:
+    from bench.posterior import Posterior
 
 SHORT_STEPS = 5
 """Steps of an iterative method where only its speed is of interest."""
@@ -33,12 +36,13 @@ def dataset_operator(config: RunConfig, dataset: Dataset, scale: int, device: to
 def prepared_method(config: RunConfig, m: MethodConfig, dataset: Dataset, scale: int) -> Method:
     """Build a method and load it for the operator on the run's device; see :meth:`bench.contract.Method.prepare`."""
     operator = dataset_operator(config, dataset, scale, torch.device(config.device))
-    return make_method(m).prepare(operator, operator.device, posterior=_posterior(m, dataset, operator))
+    posterior = dataset_posterior(dataset, operator) if methods.facts(m.name).needs_posterior else None
+    return make_method(m).prepare(operator, operator.device, posterior=posterior)
 
 
-def _posterior(m: MethodConfig, dataset: Dataset, operator: Operator) -> Any:
-    """The exact posterior, where the method needs one and the dataset has it."""
-    if not methods.facts(m.name).needs_posterior or dataset.mixture is None:
+def dataset_posterior(dataset: Dataset, operator: Operator) -> Posterior | None:
+    """The exact posterior of a dataset's images seen through an operator, None where it is not known."""
+    if dataset.mixture is None:
         return None
     from bench.posterior import Posterior
 
