@@ -36,10 +36,18 @@ def rejected(e: Estimate, name: str) -> bool:
     return bool(e.distance > 1 or (e.distance < -1 and not statistics.facts(name).bound))
 
 
+FAMILY = 1.5
+"""Half-widths of a 95% interval that all of 13 statistics keep together in 95% of cases (Bonferroni: 2.9 / 1.96).
+
+Each alone leaves its interval in one case of twenty, for the oracle too: on these images energy and CRPS do at n = 32,
+at 1.1 and 1.2 half-widths (docs/truth.md has other images).
+"""
+
+
 def check(found: Found) -> None:
-    """The oracle is at its right value within the interval, the others are rejected by the statistics that should."""
+    """The oracle is at its right values, the others are rejected by the statistics that should."""
     for name, e in found["oracle"].items():
-        assert np.isnan(e.value) or abs(e.distance) <= 1, (name, e)
+        assert np.isnan(e.value) or abs(e.distance) <= FAMILY, (name, e)
     for sampler, names in REJECTED_BY.items():
         for name in names:
             assert rejected(found[sampler][name], name), (sampler, name, found[sampler][name])
