@@ -219,11 +219,14 @@ def _tables(words: list[str]) -> int:
 def _write_results(directory: RunDir, paper: bool) -> str:
     """Write tables and figures of a run directory; return the table for the console."""
     from bench.paper.tables import write_paper
+    from bench.report.calibration import write_calibration
     from bench.report.figures import sample_grids
     from bench.report.plots import write_plots
     from bench.report.tables import write_tables
+    from bench.report.truth import write_truth
 
     table = write_tables(directory)
+    write_calibration(directory, write_truth(directory))
     if paper:
         write_paper(directory)
     sample_grids(directory)

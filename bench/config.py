@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 UNNAMED = (
     "device", "batch", "timing", "apd_images", "paper", "figure_images", "save_samples", "save_budget", "stale",
-    "resample", "metrics",
+    "resample", "metrics", "statistics",
 )  # fmt: skip
 """Keys that change no row, and so not the name of the default run directory either."""
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
@@ -172,6 +172,7 @@ class RunConfig(Settings):
          "seconds", "throughput"],
         help="as python -m bench metrics lists them; `perceptual` stands for the distance above",
     )  # fmt: skip
+    statistics: bool = setting(True, help="compute statistics with a known right value (truth.csv; docs/truth.md)")
     timing: TimingConfig = TimingConfig()
 
     @property

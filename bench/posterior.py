@@ -151,6 +151,18 @@ class _Component:
         """E[u | y], [R]."""
         return torch.cholesky_solve((self.weighted @ residual.flatten())[:, None], self.chol)[:, 0]
 
+    @cached_property
+    def variance_of_pixels(self) -> Tensor:
+        """Variance of every intensity, [3, H, W]."""
+        root = torch.linalg.solve_triangular(self.chol, self.transfer.flatten(1), upper=False)
+        return root.square().sum(0).view_as(self.mean) + self.svd.diagonal(self.variance)
+
+    def variance_along(self, directions: Tensor) -> Tensor:
+        """Variance [J] along directions [J, 3, H, W]."""
+        along = self.transfer.flatten(1) @ directions.flatten(1).T
+        root = torch.linalg.solve_triangular(self.chol, along, upper=False)
+        return root.square().sum(0) + (self.svd.v_t(directions).square() * self.variance).sum((1, 2, 3))
+
     def log_evidence(self, residual: Tensor) -> Tensor:
         """Log-density of y under the component, up to what all components share."""
         channels = residual.shape[0]
@@ -190,10 +202,18 @@ class PosteriorGivenY:
         """Var[x | y] of every intensity, [3, H, W]."""
         second = torch.zeros_like(self.mean)
         for weight, mean, c in zip(self.weights, self.means, self._components, strict=True):
-            root = torch.linalg.solve_triangular(c.chol, c.transfer.flatten(1), upper=False)
-            within = root.square().sum(0).view_as(mean) + c.svd.diagonal(c.variance)
-            second = second + weight * (within + mean.square())
+            second = second + weight * (c.variance_of_pixels + mean.square())
         return second - self.mean.square()
+
+    def variance_along(self, directions: Tensor) -> Tensor:
+        """Var[v^T x | y] for each of the directions v [J, 3, H, W], [J]."""
+        v = directions.flatten(1).to(self.means)
+        mean = self.mean.flatten()
+        found = v.new_zeros(len(v))
+        for weight, component_mean, c in zip(self.weights, self.means, self._components, strict=True):
+            between = (v @ (component_mean.flatten() - mean)).square()
+            found = found + weight * (c.variance_along(directions.to(self.means)) + between)
+        return found
 
     def draw(self, uniform: Tensor, low: Tensor, white: Tensor) -> Tensor:
         """Exact samples [n, 3, H, W].

@@ -41,7 +41,8 @@ def configure(tmp_path: Path) -> Callable[..., RunConfig]:
     """Compose a run's configuration from overrides, with quick settings and a fresh run directory."""
 
     def make(*overrides: str, config: str = "run") -> RunConfig:
-        quick = ["limit=3", "scale=8", "metrics=[psnr]", "device=cpu", f"out={tmp_path / 'run'}", "timing.repeats=1"]
+        quick = ["limit=3", "scale=8", "metrics=[psnr]", "device=cpu", f"out={tmp_path / 'run'}", "timing.repeats=1",
+                 "statistics=false"]  # fmt: skip
         return read_config(compose(config, [*quick, *overrides]))
 
     return make

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from math import nan
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from bench.operators import Operator
+    from bench.posterior import Posterior
 
 Domain = Literal["sample", "pair", "image", "timing"]
 ARROWS = {"higher": "↑", "lower": "↓"}
@@ -84,6 +85,8 @@ class Evaluation:
         deterministic: whether all samples of an image are equal by design, so that one stands for all.
         raw: the samples as the method returned them, neither clipped nor rounded by the harness; None where `samples`
             are these.
+        posterior: of images seen through `operator`, where it is known.
+        n: samples per image of the run, which a deterministic method's one stands for; None for those that are there.
 
     """
 
@@ -93,7 +96,14 @@ class Evaluation:
     operator: Operator
     deterministic: bool = False
     raw: Tensor | None = None
+    posterior: Posterior | None = None
+    n: int | None = None
     _shared: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def set_size(self) -> int:
+        """Samples per image, those included that one of a deterministic method stands for."""
+        return self.samples.shape[1] if self.n is None else self.n
 
     @property
     def flat(self) -> Tensor:
@@ -127,7 +137,7 @@ class Evaluation:
     def part(self, rows: slice) -> Evaluation:
         """Some of the images, with nothing shared yet."""
         raw = None if self.raw is None else self.raw[rows]
-        return Evaluation(self.hr[rows], self.y[rows], self.samples[rows], self.operator, self.deterministic, raw)
+        return replace(self, hr=self.hr[rows], y=self.y[rows], samples=self.samples[rows], raw=raw, _shared={})
 
     def release(self) -> None:
         """Forget what is shared, to have its memory back."""

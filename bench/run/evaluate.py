@@ -11,6 +11,7 @@ import torch
 from bench.errors import OutOfMemoryError
 from bench.machine import is_out_of_memory, release_memory
 from bench.metrics import Evaluation, Metric, metric_facts, too_small
+from bench.metrics.statistic import Statistic
 from bench.operators import Operator
 
 Failed = Callable[[str, int, Exception], None]
@@ -32,16 +33,18 @@ def not_applicable(names: Sequence[str], operator: Operator) -> dict[str, str]:
     return found
 
 
-def evaluate(loaded: Mapping[str, Metric], e: Evaluation, failed: Failed | None = None) -> dict[str, np.ndarray]:
+def evaluate(
+    loaded: Mapping[str, Metric | Statistic], e: Evaluation, failed: Failed | None = None
+) -> dict[str, np.ndarray]:
     """Compute metrics of a batch; half the images at a time where memory runs out.
 
     Args:
-        loaded: the metrics.
+        loaded: the metrics and statistics.
         e: images and samples.
         failed: told of every metric that fails for an image, whose values are then NaN; None to let it raise.
 
     Returns:
-        metric name to values [B, n], [B, pairs] or [B].
+        metric name to values [B, n], [B, pairs] or [B]; of a statistic [B] arrays of its figures.
 
     Raises:
         OutOfMemoryError: the metrics of one image do not fit.
@@ -53,11 +56,11 @@ def evaluate(loaded: Mapping[str, Metric], e: Evaluation, failed: Failed | None 
         return {name: _values(name, metric, e, 0, failed) for name, metric in loaded.items()}
 
 
-def _values(name: str, metric: Metric, e: Evaluation, first: int, failed: Failed | None) -> np.ndarray:
+def _values(name: str, metric: Metric | Statistic, e: Evaluation, first: int, failed: Failed | None) -> np.ndarray:
     """Values of one metric; `first` is the row of the batch that is e's first."""
     try:
         values: np.ndarray = metric(e).double().cpu().numpy()
-        return values
+        return _figures(values) if isinstance(metric, Statistic) else values
     except Exception as error:
         memory = is_out_of_memory(error)
         if not memory and failed is None:
@@ -67,7 +70,9 @@ def _values(name: str, metric: Metric, e: Evaluation, first: int, failed: Failed
         if len(e.hr) == 1:
             assert failed is not None
             failed(name, first, error)
-            return np.full(_shape(name, e), np.nan)
+            return (
+                _figures(np.full((1, 1), np.nan)) if isinstance(metric, Statistic) else np.full(_shape(name, e), np.nan)
+            )
     # the traceback held the tensors: memory is released after the block
     e.release()
     release_memory()
@@ -75,6 +80,13 @@ def _values(name: str, metric: Metric, e: Evaluation, first: int, failed: Failed
     return np.concatenate(
         [_values(name, metric, e.part(s), first + (s.start or 0), failed) for s in (slice(half), slice(half, None))]
     )
+
+
+def _figures(values: np.ndarray) -> np.ndarray:
+    """[B, K] as B arrays, which fit into one column."""
+    found = np.empty(len(values), dtype=object)
+    found[:] = list(values)
+    return found
 
 
 def _shape(name: str, e: Evaluation) -> tuple[int, ...]:
@@ -86,7 +98,7 @@ def columns(values: Mapping[str, np.ndarray]) -> tuple[pd.DataFrame, pd.DataFram
     """Values as columns of rows per sample, [B * n], and per image, [B]; pairs are averaged within their image."""
     samples, images = {}, {}
     for name, value in values.items():
-        domain = metric_facts(name).domain
+        domain = "image" if value.dtype == object else metric_facts(name).domain
         if domain == "sample":
             samples[name] = value.reshape(-1)
         else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from bench.errors import BenchError
 from bench.load import make_method
 from bench.machine import environment, keep_freed_memory
 from bench.metrics import Evaluation, Metric, load_metrics, metric_facts, resolve_metrics
+from bench.metrics.statistic import Statistic, load_statistics
 from bench.run import timing
 from bench.run.cell import FAILED, Cell, CellKey
 from bench.run.claims import Claims
@@ -29,7 +30,7 @@ from bench.run.evaluate import columns, evaluate, not_applicable
 from bench.run.images import Image, Images
 from bench.run.loaded import LoadedMethods
 from bench.run.samples import ARRAY_BYTES, PNG_BYTES, as_picture
-from bench.run.selection import cell_keys
+from bench.run.selection import cell_keys, dataset_posterior
 from bench.run.store import RunDir
 
 Frames = tuple[pd.DataFrame, pd.DataFrame]
@@ -88,7 +89,8 @@ class Session:
         config: the run.
         directory: where everything is kept.
         images: the dataset's.
-        names: all metrics; `computed_names` those that are computed from these images.
+        names: all metrics; `metric_names` those that are computed from these images, `computed_names` with the
+            statistics.
         kept: the images whose samples are kept.
         failures: what failed so far.
 
@@ -107,10 +109,13 @@ class Session:
         self.names, notice = resolve_metrics(config.metrics, kept or asked)
         undefined = not_applicable(self.names, operators[0])
         measured = [n for n in self.names if metric_facts(n).domain != "timing"]
-        self.computed_names = [n for n in measured if n not in undefined]
+        self.metric_names = [n for n in measured if n not in undefined]
+        self._statistics = load_statistics(dataset.mixture is not None) if config.statistics else {}
+        self.computed_names = [*self.metric_names, *self._statistics]
         self.timed = len(measured) < len(self.names)
         self.rounded = config.quantise and operators[0].range is not None
         self.kept = self._kept_images(keys, operators[0].size)
+        self._posterior = cache(lambda scale: dataset_posterior(dataset, self.images.operator(scale)))
         keep_freed_memory()
         torch.backends.cudnn.benchmark = False  # its choice of algorithm may differ from start to start
         torch.backends.cudnn.deterministic = True
@@ -148,7 +153,7 @@ class Session:
 
     def _check_fillable(self, cell: Cell) -> None:
         """Raise BenchError where a metric is to be added to rows whose samples are not there."""
-        for name in self.computed_names:
+        for name in self.metric_names:
             new = [i for i, known in self._state(cell).items() if not {name, name + FAILED} & known]
             raw = metric_facts(name).needs_raw
             if lost := 0 if self.config.resample else sum(raw or not self._stored(cell, i) for i in new):
@@ -211,8 +216,8 @@ class Session:
         return bool(again or self._missing(cell) or self._untimed(cell))
 
     @cached_property
-    def _metrics(self) -> dict[str, Metric]:
-        return load_metrics(self.computed_names, self.config.device)
+    def _metrics(self) -> dict[str, Metric | Statistic]:
+        return {**load_metrics(self.metric_names, self.config.device), **self._statistics}
 
     # measuring
 
@@ -334,7 +339,12 @@ class Session:
         cell.add(indices[0], *merged)
 
     def _evaluate(
-        self, cell: Cell, images: list[Image], samples: Tensor, raw: Tensor | None, loaded: dict[str, Metric]
+        self,
+        cell: Cell,
+        images: list[Image],
+        samples: Tensor,
+        raw: Tensor | None,
+        loaded: dict[str, Metric | Statistic],
     ) -> tuple[dict[str, np.ndarray], list[set[str]]]:
         """Values of metrics, and for each image the names of those that it has (`FAILED` where one failed)."""
         known = [set(loaded) for _ in images]
@@ -346,6 +356,7 @@ class Session:
         e = Evaluation(
             torch.stack([i.hr for i in images]), torch.stack([i.y for i in images]), samples,
             self.images.operator(cell.key.scale), self._deterministic(cell), raw,
+            self._posterior(cell.key.scale) if self._statistics else None, self.config.n,
         )  # fmt: skip
         return evaluate(loaded, e, failed), known
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -15,6 +15,9 @@ from bench.errors import BenchError
 from bench.load import make_method
 from bench.operators import Operator, make_operator, operator_kind
 from bench.run.cell import CellKey
+
+if TYPE_CHECKING:
+    from bench.posterior import Posterior
 
 SHORT_STEPS = 5
 """Steps of an iterative method where only its speed is of interest."""
@@ -29,12 +32,13 @@ def prepared_method(config: RunConfig, m: MethodConfig, dataset: Dataset, scale:
     """Build a method and load it for the operator on the run's device; see :meth:`bench.contract.Method.prepare`."""
     operator = dataset_operator(config, dataset, scale, torch.device(config.device))
     method = make_method(m)
-    return method.prepare(operator, operator.device, posterior=_posterior(method, dataset, operator))
+    posterior = dataset_posterior(dataset, operator) if method.needs_posterior else None
+    return method.prepare(operator, operator.device, posterior=posterior)
 
 
-def _posterior(method: Method, dataset: Dataset, operator: Operator) -> Any:
-    """The exact posterior, where the method needs one and the dataset has it."""
-    if not method.needs_posterior or dataset.mixture is None:
+def dataset_posterior(dataset: Dataset, operator: Operator) -> Posterior | None:
+    """The exact posterior of a dataset's images seen through an operator, None where it is not known."""
+    if dataset.mixture is None:
         return None
     from bench.posterior import Posterior
 

@@ -75,6 +75,17 @@ def test_mean_variance_and_weights_are_those_of_dense_algebra(make: type[Separab
     assert np.allclose(found.weights.numpy(), expected.weights, atol=1e-9)
     assert np.allclose(found.mean.flatten().numpy(), mean, atol=1e-8)
     assert np.allclose(found.variance.flatten().numpy(), variance, atol=1e-8)
+    pixels = torch.eye(12, found.mean.numel(), dtype=torch.float64).view(12, *found.mean.shape)
+    assert np.allclose(found.variance_along(pixels).numpy(), variance[:12], atol=1e-8)
+    both = (pixels[0] + pixels[5])[None]
+    covariance = (
+        sum(
+            w * (c[0, 5] + m[0] * m[5])
+            for w, m, c in zip(expected.weights, expected.means, expected.covariances, strict=True)
+        )
+        - mean[0] * mean[5]
+    )
+    assert np.allclose(found.variance_along(both).numpy(), variance[0] + variance[5] + 2 * covariance, atol=1e-8)
 
 
 @pytest.mark.parametrize(("make", "scale", "sigma"), OPERATORS)

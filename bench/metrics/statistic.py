@@ -1,0 +1,164 @@
+"""Statistics whose right value is known: their contract and registry. docs/truth.md explains them.
+
+Add one in a file of this package (or through the entry point group ``bench.statistics``)::
+
+    @register_statistic("mine")
+    class Mine(Statistic):
+        facts = StatisticFacts(label="Mine", source="...")
+
+        def __call__(self, e: Evaluation) -> Tensor: ...              # [B, K]: kept for each image
+        def aggregate(self, means: np.ndarray, c: Conditions) -> np.ndarray: ...    # [..., K] -> [...]
+        def right(self, means: np.ndarray, c: Conditions) -> np.ndarray | float: ...
+
+A statistic is a function of the mean over images of K figures per image, so that it need not be a mean itself.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from math import nan
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import numpy as np
+
+from bench.registry import Registry
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from bench.metrics import Evaluation
+
+RESAMPLES = 2000
+LEVEL = 0.95
+NEAR = 1e-6
+"""What float32 samples may be off the right value without a distance."""
+
+
+@dataclass(frozen=True)
+class StatisticFacts:
+    """What a statistic declares.
+
+    Attributes:
+        label: name in tables.
+        unit: unit of the value, "" for none.
+        digits: format of the value in tables.
+        source: definition.
+        needs: what it is defined for: "random" methods only, images whose "posterior" is known, or anything.
+        metrics: names of two metrics, of a distance to the truth and of the same between pairs of samples, whose means
+            over each image's samples and pairs are its figures; empty where it computes its own.
+        bound: whether its range for a perfect sampler is [0, bound] (`Estimate`).
+
+    """
+
+    label: str
+    source: str
+    unit: str = ""
+    digits: str = ".2f"
+    needs: Literal["anything", "random", "posterior"] = "anything"
+    metrics: tuple[str, ...] = ()
+    bound: bool = False
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What a right value depends on.
+
+    Attributes:
+        n: samples per image; a deterministic method stands for as many equal ones.
+        sigma: standard deviation of the observation's noise.
+        deterministic: whether all samples of an image are equal by design.
+
+    """
+
+    n: int
+    sigma: float = 0.0
+    deterministic: bool = False
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A statistic of a set of images.
+
+    Attributes:
+        value: the statistic; NaN where it is not defined.
+        lo, hi: its 95% bootstrap interval over images; for a statistic with a bound, 0 and the value that a perfect
+            sampler exceeds in 5% of cases.
+        right: what it is for a perfect sampler; NaN where there is no such value.
+        distance: value minus right in half-widths of the interval, on the side of `right`, or value / bound. Beyond -1
+            or 1 the right value is ruled out at the level of 95%.
+
+    """
+
+    value: float
+    lo: float = nan
+    hi: float = nan
+    right: float = nan
+    distance: float = nan
+
+
+class Statistic(ABC):
+    """Figures of each image's samples, and what the figures of a set of images say."""
+
+    facts: ClassVar[StatisticFacts]
+    name: ClassVar[str]
+
+    def __call__(self, e: Evaluation) -> Tensor:
+        """Return [B, K] figures of each image, NaN where they are not defined.
+
+        Not called for a statistic that declares ``metrics``.
+        """
+        raise NotImplementedError
+
+    @abstractmethod
+    def aggregate(self, means: np.ndarray, c: Conditions) -> np.ndarray:
+        """Return the statistic [...] from means over images [..., K]."""
+
+    def right(self, means: np.ndarray, c: Conditions) -> np.ndarray | float:
+        """Return its value for a perfect sampler, [...] or one for all; NaN where there is none."""
+        return nan
+
+    def estimate(self, values: np.ndarray, c: Conditions) -> Estimate:
+        """Aggregate figures [N, K] of N images, with the interval; images with a NaN in all are left out."""
+        values = values[~np.isnan(values).all(1)]
+        if not len(values):
+            return Estimate(nan)
+        means = values.mean(0)
+        value = float(self.aggregate(means, c))
+        right = float(self.right(means, c))
+        if len(values) < 2 or np.isnan(value):
+            return Estimate(value, right=right)
+        resampled = weights(len(values)) @ values
+        found = self.aggregate(resampled, c)
+        lo, hi = np.quantile(found, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+        # a right value that is estimated from the same images varies with the value: what counts is the difference
+        low, high = np.quantile(found - self.right(resampled, c), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+        difference = value - right
+        width = difference - low if difference > 0 else high - difference
+        near = abs(difference) < NEAR * max(1, abs(right))
+        with np.errstate(divide="ignore"):  # an interval without width: infinite
+            distance = 0.0 if near else float(np.divide(difference, max(width, 0.0)))
+        return Estimate(value, float(lo), float(hi), right, distance)
+
+
+def weights(count: int) -> np.ndarray:
+    """What each of `count` images counts in each of `RESAMPLES` resamplings, [R, N] with rows of sum 1; seeded."""
+    drawn = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), RESAMPLES)
+    found: np.ndarray = drawn / count
+    return found
+
+
+statistics: Registry[Statistic] = Registry(
+    "statistic", package="bench.metrics", group="bench.statistics", facts=StatisticFacts
+)
+register_statistic = statistics.register
+
+
+def load_statistics(posterior: bool) -> dict[str, Statistic]:
+    """Those that are computed from samples, by name; with `posterior` also those that need the posterior."""
+    found = {}
+    for name in statistics.names():
+        facts: StatisticFacts = statistics.facts(name)
+        if not facts.metrics and (posterior or facts.needs != "posterior"):
+            found[name] = statistics.get(name)()
+    return found

@@ -1,0 +1,228 @@
+"""truth.csv, truth.md and truth.tex: statistics beside the values of a perfect sampler (docs/truth.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from tabulate import tabulate
+
+from bench.data import datasets
+from bench.errors import BenchError
+from bench.files import write_atomic
+from bench.metrics.statistic import Conditions, Estimate, StatisticFacts, statistics
+from bench.report.tables import UNDEFINED, Row, escape, escape_markdown, observed_by, read_rows
+from bench.run.cell import Cell
+from bench.run.store import RunDir
+
+ORDER = (
+    "energy", "crps", "apd_ratio_mse", "apd_ratio_lpips_alex", "apd_ratio_lpips_vgg", "apd_ratio_stlpips_alex",
+    "sample_mean_gain", "lr_residual", "coverage50", "coverage90", "rank_error", "tarp_error", "mmse_gap",
+    "posterior_std_ratio", "sliced_wasserstein", "c2st",
+)  # fmt: skip
+"""Of columns; others follow."""
+FIELDS = ("value", "lo", "hi", "right", "distance")
+NOTES = (
+    "Means and ratios over images ± half the width of their 95% bootstrap intervals; `≤` the bound that a perfect "
+    "sampler keeps in 95% of cases. `✗`: the right value is ruled out at that level.",
+    "Right values hold for samples of the posterior (temperature 1) that are neither rounded, clipped nor projected. ",
+)
+
+
+@dataclass(frozen=True)
+class TruthRow:
+    """One line: a row of the run, what its right values depend on, why they do not hold exactly, and the estimates.
+
+    Attributes:
+        row: the cell with its title.
+        conditions: of the right values.
+        applies: "yes", or what the samples are: "rounded" or "clipped" (right values hold nearly), "tau 0.8" (they
+            do not).
+        estimates: by statistic; only those that the cell has figures of.
+
+    """
+
+    row: Row
+    conditions: Conditions
+    applies: str
+    estimates: dict[str, Estimate]
+
+
+def figures_of(cell: Cell, name: str) -> np.ndarray | None:
+    """Figures [N, K] of a statistic by image, None where the cell has none."""
+    facts: StatisticFacts = statistics.facts(name)
+    images = cell.read("images").set_index("index").sort_index()
+    if facts.metrics:
+        samples = cell.read("samples")
+        of_sample, of_pair = facts.metrics
+        if of_sample not in samples or of_pair not in images:
+            return None
+        error = samples.groupby("index")[of_sample].mean()
+        both = pd.concat([error, images[of_pair]], axis=1).dropna()
+        return both.to_numpy(float) if len(both) else None
+    if name not in images:
+        return None
+    rows = [np.asarray(v, float) for v in images[name] if np.ndim(v) == 1]
+    width = max((len(r) for r in rows), default=0)
+    rows = [r for r in rows if len(r) == width]  # a failed one has a single NaN
+    return np.stack(rows) if rows else None
+
+
+def conditions_of(cell: Cell) -> Conditions:
+    """What the right values of a cell depend on."""
+    identity = cell.identity or {}
+    sigma = float(identity["operator"]["sigma"])
+    return Conditions(int(identity.get("n", 1)), sigma, bool(cell.facts.get("deterministic", False)))
+
+
+def applies(cell: Cell) -> str:
+    """Whether right values hold for a cell's samples; see `TruthRow`."""
+    if cell.key.tau not in (None, 1.0):
+        return f"tau {cell.key.tau:g}"
+    identity = cell.identity or {}
+    try:
+        unbounded = datasets.get(str(identity["dataset"]["name"])).range is None
+    except (BenchError, KeyError):  # of a plugin that is not here
+        unbounded = False
+    if unbounded:
+        return "yes"
+    return "rounded" if identity.get("quantise", True) else "clipped"
+
+
+def read_truth(run: RunDir) -> tuple[list[TruthRow], list[str]]:
+    """Estimate all statistics of a run.
+
+    Returns:
+        rows in the order of the tables, and the names of the statistics that any of them has.
+
+    """
+    names = sorted(statistics.names(), key=lambda n: (ORDER.index(n) if n in ORDER else len(ORDER), n))
+    found = []
+    for row in read_rows(run)[0]:
+        conditions, holds = conditions_of(row.cell), applies(row.cell)
+        estimates = {}
+        for name in names:
+            values = figures_of(row.cell, name)
+            if values is None:
+                continue
+            estimate = statistics.get(name)().estimate(values, conditions)
+            if holds.startswith("tau"):
+                bound = statistics.facts(name).bound
+                unknown = {"lo": np.nan, "hi": np.nan} if bound else {}
+                estimate = replace(estimate, right=np.nan, distance=np.nan, **unknown)
+            estimates[name] = estimate
+        found.append(TruthRow(row, conditions, holds, estimates))
+    known = {n for row in found for n, e in row.estimates.items() if not np.isnan(e.value)}
+    return found, [n for n in names if n in known]
+
+
+def frame_of(rows: Sequence[TruthRow], names: Sequence[str]) -> pd.DataFrame:
+    """One row per cell, and per statistic its value, bounds, right value and distance (`Estimate`)."""
+    records = []
+    for r in rows:
+        key = r.row.cell.key
+        record: dict[str, Any] = {"scale": key.scale, "method": key.label, "tau": key.tau}
+        record |= {"operator": r.row.operator, "sigma": r.row.sigma, "n": r.conditions.n}
+        record |= {"n_images": r.row.n_images, "right_values": r.applies}
+        for name in names:
+            estimate = r.estimates.get(name, Estimate(np.nan))
+            record |= {name if f == "value" else f"{name}_{f}": getattr(estimate, f) for f in FIELDS}
+        records.append(record)
+    return pd.DataFrame(records)
+
+
+def text_of(estimate: Estimate | None, facts: StatisticFacts) -> str:
+    """A value with its interval or bound, and a mark where the right value is ruled out."""
+    if estimate is None or np.isnan(estimate.value):
+        return UNDEFINED
+    text = format(estimate.value, facts.digits)
+    if not np.isnan(estimate.hi):
+        half = estimate.hi if facts.bound else (estimate.hi - estimate.lo) / 2
+        text += f" ({'≤' if facts.bound else '±'} {format(half, facts.digits)})"
+    return text + (" ✗" if ruled_out(estimate, facts) else "")
+
+
+def ruled_out(estimate: Estimate, facts: StatisticFacts) -> bool:
+    """Whether a perfect sampler would hardly give this; NaN is not."""
+    return bool(estimate.distance > 1 or (not facts.bound and estimate.distance < -1))
+
+
+def right_text(rows: Sequence[TruthRow], name: str) -> str:
+    """The right value of a statistic, as the rows of a scale have it."""
+    facts: StatisticFacts = statistics.facts(name)
+    known = [e.right for r in rows if (e := r.estimates.get(name)) is not None and not np.isnan(e.right)]
+    return format(known[0], facts.digits) if known else ""
+
+
+def _lines(rows: Sequence[TruthRow], names: Sequence[str]) -> list[tuple[int, list[list[str]]]]:
+    """Per scale: the line of right values, then the methods; each tau, applies and the statistics."""
+    found = []
+    for scale, members in groupby(rows, key=lambda r: r.row.cell.key.scale):
+        group = list(members)
+        lines = [["right value", "", "", *(right_text(group, n) for n in names)]]
+        for r in group:
+            tau = "" if r.row.cell.key.tau is None else f"{r.row.cell.key.tau:g}"
+            figures = [text_of(r.estimates.get(n), statistics.facts(n)) for n in names]
+            lines.append([r.row.title, tau, r.applies, *figures])
+        found.append((scale, lines))
+    return found
+
+
+def _head(facts: StatisticFacts) -> str:
+    return facts.label + (f" ({facts.unit})" if facts.unit else "")
+
+
+def markdown(rows: Sequence[TruthRow], names: Sequence[str]) -> str:
+    """The table for reading, a line of right values above the methods of each scale."""
+    heads = ["scale", "method", "tau", "right values hold", *(_head(statistics.facts(n)) for n in names)]
+    lines = [[f"x{scale}", *map(escape_markdown, line)] for scale, group in _lines(rows, names) for line in group]
+    return tabulate(lines, headers=heads, tablefmt="pipe", disable_numparse=True)
+
+
+def latex(rows: Sequence[TruthRow], names: Sequence[str]) -> str:
+    r"""The same as a booktabs table."""
+    marks = {"±": r"$\pm$", "≤": r"$\le$", "✗": r"$\times$"}
+
+    def cell(text: str) -> str:
+        text = escape(text)
+        for mark, command in marks.items():
+            text = text.replace(mark, command)
+        return text
+
+    heads = ["", "Method", r"$\tau$", "Right values hold", *(escape(_head(statistics.facts(n))) for n in names)]
+    text = [r"% needs \usepackage{booktabs}", rf"\begin{{tabular}}{{llll{'c' * len(names)}}}", r"\toprule"]
+    text.append(" & ".join(heads) + r" \\")
+    for scale, group in _lines(rows, names):
+        text.append(r"\midrule")
+        for number, line in enumerate(group):
+            first = rf"$\times {scale}$" if number == 0 else ""
+            text.append(" & ".join([first, *map(cell, line)]) + r" \\")
+    return "\n".join([*text, r"\bottomrule", r"\end{tabular}"]) + "\n"
+
+
+def write_truth(run: RunDir) -> list[TruthRow]:
+    """Write ``truth.csv``, ``truth.md`` and ``truth.tex`` where rows have statistics; return the rows."""
+    rows, names = read_truth(run)
+    if not names:
+        return []
+    write_atomic(run.path / "truth.csv", frame_of(rows, names).to_csv(index=False))
+    write_atomic(run.path / "truth.tex", latex(rows, names))
+    notes = [NOTES[0], NOTES[1] + _exceptions(rows), observed_by([r.row for r in rows])]
+    below = "".join(f"\n{text.strip()}\n" for text in notes if text)
+    write_atomic(run.path / "truth.md", f"{markdown(rows, names)}\n{below}")
+    return rows
+
+
+def _exceptions(rows: Sequence[TruthRow]) -> str:
+    """What the rows of a table are, where right values do not hold exactly."""
+    found = {r.applies for r in rows}
+    text = ""
+    if found & {"rounded", "clipped"}:
+        text += "Rounded or clipped samples move them a little (docs/truth.md has by how much). "
+    if any(a.startswith("tau") for a in found):
+        text += "At another temperature they do not hold and are left out. "
+    return text

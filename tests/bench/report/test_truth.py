@@ -1,0 +1,119 @@
+"""truth.csv, truth.md, truth.tex and the figures of calibration, from runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from bench.config import RunConfig
+from bench.metrics.statistic import statistics
+from bench.report.calibration import write_calibration
+from bench.report.tables import read_rows, summarise
+from bench.report.truth import figures_of, read_truth, write_truth
+from bench.run.cell import CellKey
+from bench.run.runner import run
+from bench.run.store import RunDir
+
+GAUSSIANS = [
+    "methods=[oracle,posterior_mean]", "dataset=gaussians", "dataset.size=32", "operator.sigma=0.05", "scale=8",
+    "limit=6", "n=3", "statistics=true", "metrics=[psnr]",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    from bench.config import compose, read_config
+
+    out = tmp_path_factory.mktemp("truth") / "run"
+    config = read_config(compose("run", [*GAUSSIANS, "device=cpu", f"out={out}"]))
+    found, good = run(config)
+    assert good
+    return found
+
+
+def test_tables_have_values_bounds_right_values_and_distances(directory: RunDir) -> None:
+    rows = write_truth(directory)
+    assert [r.applies for r in rows] == ["yes", "yes"]
+    frame = pd.read_csv(directory.path / "truth.csv").set_index("method")
+    assert list(frame.columns[:7]) == ["scale", "tau", "operator", "sigma", "n", "n_images", "right_values"]
+    for name in ("energy", "apd_ratio_mse", "lr_residual", "rank_error", "mmse_gap"):
+        assert {name, f"{name}_lo", f"{name}_hi", f"{name}_right", f"{name}_distance"} <= set(frame.columns)
+    assert frame.loc["oracle", "lr_residual_right"] == pytest.approx(-20 * np.log10(0.05))
+    assert frame.loc["posterior_mean", "sample_mean_gain_right"] == pytest.approx(10 * np.log10(6 / 4))
+    assert frame.loc["posterior_mean", "apd_ratio_mse"] == 0
+    assert np.isnan(frame.loc["posterior_mean", "rank_error"])
+    assert frame.loc["oracle", "apd_ratio_mse"] == pytest.approx(1, abs=0.2)
+    text = (directory.path / "truth.md").read_text()
+    assert "right value" in text.splitlines()[2]
+    assert "sigma 0.05" in text
+    assert "n/a" in text
+    assert (directory.path / "truth.tex").read_text().count("\\\\") == 4
+
+
+def test_figures_are_drawn_for_methods_that_are_random(directory: RunDir) -> None:
+    written = write_calibration(directory, read_truth(directory)[0])
+    names = ["tarp_x8", "ranks_x8", "coverage_x8"]
+    assert [p.name for p in written] == [f"{n}.{s}" for n in names for s in ("png", "pdf")]
+    assert all(p.stat().st_size > 1000 for p in written)
+
+
+def test_the_other_table_is_as_it_was(directory: RunDir) -> None:
+    columns = ["scale", "method", "tau", "operator", "sigma", "n_images", "psnr", "psnr_lo", "psnr_hi"]
+    assert list(summarise(*read_rows(directory)).columns) == columns
+
+
+def test_right_values_are_left_out_at_another_temperature(
+    configure: Callable[..., RunConfig], directory: RunDir
+) -> None:
+    rows = read_truth(directory)[0]
+    cell = rows[0].row.cell
+    cell.key = CellKey(cell.key.label, cell.key.scale, 0.8)
+    from bench.report.truth import applies
+
+    assert applies(cell) == "tau 0.8"
+
+
+def test_rounded_samples_are_said_to_be(configure: Callable[..., RunConfig]) -> None:
+    found, _ = run(configure("statistics=true", "limit=2", "dataset.size=32"))
+    rows = write_truth(found)
+    assert rows[0].applies == "rounded"
+    assert "Rounded or clipped" in (found.path / "truth.md").read_text()
+    assert not [n for n in rows[0].estimates if statistics.facts(n).needs == "posterior"]
+
+
+def test_perceptual_ratios_come_from_the_metrics(configure: Callable[..., RunConfig]) -> None:
+    metrics = "metrics=[stlpips_alex,apd_stlpips_alex]"
+    found, _ = run(configure("statistics=true", "limit=2", "dataset.size=32", metrics))
+    values = figures_of(found.cells()[0], "apd_ratio_stlpips_alex")
+    assert values is not None
+    assert values.shape == (2, 2)
+    assert (values[:, 0] > 0).all()
+    assert (values[:, 1] == 0).all()  # bicubic is deterministic
+
+
+def test_without_statistics_there_are_no_files(configure: Callable[..., RunConfig], tmp_path: Path) -> None:
+    found, _ = run(configure("limit=2"))
+    assert write_truth(found) == []
+    assert not (found.path / "truth.csv").exists()
+
+
+def test_statistics_are_added_to_rows_whose_samples_are_kept(configure: Callable[..., RunConfig]) -> None:
+    run(configure("limit=2", "dataset.size=32"))
+    found, good = run(configure("limit=2", "dataset.size=32", "statistics=true"))
+    assert good
+    cell = found.cells()[0]
+    assert figures_of(cell, "energy") is not None
+    assert cell.read("samples")["psnr"].notna().all()
+
+
+def test_rows_without_samples_go_without_statistics(configure: Callable[..., RunConfig]) -> None:
+    run(configure("limit=2", "dataset.size=32", "save_samples=none"))
+    found, good = run(configure("limit=3", "dataset.size=32", "save_samples=none", "statistics=true"))
+    assert good
+    values = figures_of(found.cells()[0], "energy")
+    assert values is not None
+    assert len(values) == 1
