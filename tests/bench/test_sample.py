@@ -176,7 +176,7 @@ def test_a_posterior_that_is_needed() -> None:
     class Oracle(Grainy):
         facts = Facts(title="Oracle", needs_posterior=True)
 
-    with pytest.raises(BenchError, match="Oracle needs a dataset whose posterior is known"):
+    with pytest.raises(BenchError, match="Oracle needs images whose posterior is known"):
         Oracle().prepare(Bicubic(16, 4))
     assert Oracle().prepare(Bicubic(16, 4), posterior="known").posterior == "known"
 

@@ -380,7 +380,7 @@ def test_memory_stays_flat(configure: Configure) -> None:
         run(configure(f"limit={limit}", "save_samples=none", f"out={configure().out}-{limit}"))
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    assert peaks[1] < 1.5 * peaks[0] + 2**20
+    assert peaks[1] < 1.5 * peaks[0] + 2**21  # 150 more images are 7 MB, their records 1.3
 
 
 def test_tables_need_no_model(configure: Configure, add) -> None:

@@ -10,6 +10,19 @@ from bench.operators.bicubic import Bicubic
 from bench.run.timing import choose_rows, measure
 
 
+@pytest.fixture(autouse=True)
+def _clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that only sleeping moves: machines that run tests may be busy."""
+    now = [0.0]
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    for name in ("perf_counter", "monotonic"):
+        monkeypatch.setattr(time, name, lambda: now[0])
+
+
 class Sleeper(Method):
     """Takes a fixed time for a call and a little for each image, so that large batches pay."""
 
@@ -60,9 +73,9 @@ def config(**changes: float) -> TimingConfig:
 def test_seconds_and_throughput() -> None:
     t = measure(sleeper(0.02, 0.002), Y, None, 0, config())
     assert len(t.seconds) == 3
-    assert min(t.seconds) == pytest.approx(0.022, abs=0.01)
+    assert min(t.seconds) == pytest.approx(0.022)
     assert t.throughput_batch == 8
-    assert t.throughput == pytest.approx(8 / 0.036, rel=0.3)
+    assert t.throughput == pytest.approx(8 / 0.036)
 
 
 def test_batches_that_do_not_pay_end_the_search() -> None:
@@ -76,7 +89,7 @@ def test_out_of_memory_ends_the_search() -> None:
 def test_the_budget_is_kept() -> None:
     begun = time.monotonic()
     t = measure(sleeper(0.2, 0.0), Y, None, 0, config(budget=0.3, repeats=50, max_batch=64))
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < 1
     assert len(t.seconds) >= 1
 
 
@@ -85,7 +98,7 @@ def test_the_throughput_is_that_of_all_rows_together() -> None:
     method.rows = 2
     t = measure(method, Y, None, 0, config())
     assert t.throughput_batch == 8
-    assert t.throughput == pytest.approx(8 / 0.036, rel=0.3)
+    assert t.throughput == pytest.approx(8 / 0.036)
     assert max(method.passes) == 8
     assert method.rows == 2  # as it was
 

@@ -214,7 +214,7 @@ def test_channels_last_and_batches_keep_the_result(weights: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"steps": 1}, "steps=1 is wrong: it should be greater than or equal to 2"),
+        ({"steps": 1}, "steps=1 is wrong: it should be at least 2"),
         ({"compute": {"rows": 0}}, r"compute\.rows=0 is wrong"),
         ({"sampler": "euler"}, "sampler=euler is wrong: it should be 'ancestral' or 'ddim'"),
         ({"weights": {"x8": "a"}}, r"no weights for x4: train it with .* scale=4"),
