@@ -70,7 +70,7 @@ def measure(images: int, n: int, scale: int = 4, sigma: float = 0.05, size: int 
         known: dict[str, object] = {}
         for name, x in samplers(posterior, mean, y[None], noise):
             shared = dict(known)
-            e = Evaluation(hr[None], y[None], x, operator, x.shape[1] == 1, posterior, n, shared)
+            e = Evaluation(hr[None], y[None], x, operator, x.shape[1] == 1, posterior=posterior, n=n, _shared=shared)
             for statistic, compute in loaded.items():
                 figures[name][statistic].append(compute(e).double().numpy())
             known = {k: shared[k] for k in KNOWN}

@@ -176,7 +176,7 @@ class Session:
 
     def _readable(self, cell: Cell, index: int) -> bool:
         """Whether the metrics that an image lacks can be computed from the samples that are kept of it."""
-        lacking = set(self.computed_names) - self._state(cell).get(index, frozenset())
+        lacking = set(self.metric_names) - self._state(cell).get(index, frozenset())  # statistics need no raw ones
         return self._stored(cell, index) and not any(metric_facts(n).needs_raw for n in lacking)
 
     def _kept_images(self, keys: Collection[CellKey], size: tuple[int, int]) -> range:
