@@ -16,14 +16,14 @@ import pandas as pd
 from tabulate import tabulate
 
 from bench.files import write_atomic
-from bench.metrics import ARROWS, column, metric_facts, unit
+from bench.metrics import column, metric_facts
 from bench.report.notes import IMPOSSIBLE, below_table, largest_apd_ratio
 from bench.report.tables import (
     NOTE,
     PLAIN,
-    PREFIXES,
     Line,
     Row,
+    column_head,
     escape,
     escape_markdown,
     format_value,
@@ -319,10 +319,7 @@ def _latex_cell(text: str) -> str:
 
 def _markdown(lines: list[Line], names: list[str], style: str) -> str:
     heads = ["scale", "method", "tau", ""][: 1 + len(lines[0].heads)] if lines else ["scale", "method", "tau"]
-    for name in names:
-        facts = metric_facts(name)
-        label = PREFIXES.get(facts.group, "") + facts.label
-        heads.append(f"{label} {ARROWS[facts.better]}" + (f" ({unit(facts)})" if unit(facts) else ""))
+    heads += [column_head(name) for name in names]
     text = escape_markdown if style == "pipe" else str
     body = [[f"x{line.scale}" if line.heads[0] else "", *map(text, line.heads), *line.cells] for line in lines]
     return tabulate(body, headers=heads, tablefmt=style, disable_numparse=True)

@@ -10,9 +10,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bench.metrics import ARROWS, column, metric_facts, unit
+from bench.metrics import column, metric_facts
 from bench.report.figures import plain_text, save
-from bench.report.tables import PREFIXES, Row, read_rows, summarise
+from bench.report.tables import Row, column_head, read_rows, summarise
 from bench.run.store import RunDir
 
 MARKERS = "osD^vPX*<>hp"
@@ -36,13 +36,6 @@ def write_plots(run: RunDir) -> list[Path]:
 
 def _label(row: Row) -> str:
     return plain_text(row.title) + ("" if row.cell.key.tau is None else f" τ={row.cell.key.tau:g}")
-
-
-def axis_label(name: str) -> str:
-    """Name, unit and better direction of a metric."""
-    facts = metric_facts(name)
-    text = PREFIXES.get(facts.group, "") + facts.label
-    return f"{text} ({unit(facts)}) {ARROWS[facts.better]}" if unit(facts) else f"{text} {ARROWS[facts.better]}"
 
 
 def on_front(points: np.ndarray) -> np.ndarray:
@@ -89,8 +82,8 @@ def pareto(rows: Sequence[Row], names: Sequence[str], frame: pd.DataFrame) -> Fi
         axes.plot(x[front][order], y[front][order], color="0.7", linewidth=1, zorder=0)
         if name == "seconds":
             axes.set_xscale("log")
-        axes.set_xlabel(axis_label(name))
-    grid[0].set_ylabel(axis_label(quality))
+        axes.set_xlabel(column_head(name))
+    grid[0].set_ylabel(column_head(quality))
     handles, labels = grid[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(len(rows), 5), frameon=False, fontsize=8)
     return figure
@@ -126,5 +119,5 @@ def _boxes(axes: Axes, rows: Sequence[Row], name: str) -> None:
     axes.boxplot(values, orientation="horizontal", widths=0.6, flierprops={"markersize": 2})
     axes.set_yticks(range(1, len(rows) + 1), [_label(row) for row in rows], fontsize=8)
     axes.invert_yaxis()
-    axes.set_xlabel(axis_label(name), fontsize=8)
+    axes.set_xlabel(column_head(name), fontsize=8)
     axes.tick_params(axis="x", labelsize=7)

@@ -213,6 +213,13 @@ def differences(rows: list[Row], names: list[str]) -> pd.DataFrame:
     return frame.assign(p=p, p_holm=holm(p))
 
 
+def column_head(name: str) -> str:
+    """A metric's name, its better direction and its unit, where it stands without its group: "APD MSE ↑ (x 1e4)"."""
+    facts = metric_facts(name)
+    label = PREFIXES.get(facts.group, "") + facts.label
+    return f"{label} {ARROWS[facts.better]}" + (f" ({unit(facts)})" if unit(facts) else "")
+
+
 def format_value(value: float, facts: MetricFacts) -> str:
     """A figure with the digits of its metric; `UNDEFINED` for NaN."""
     return UNDEFINED if np.isnan(value) else format(value, facts.digits)
@@ -235,10 +242,7 @@ def markdown(rows: list[Row], names: list[str], frame: pd.DataFrame, intervals: 
     """Render the table for reading (`style` is tabulate's)."""
     temperatures = frame["tau"].notna().any()
     heads = ["scale", "method", *(["tau"] if temperatures else []), "images"]
-    for name in names:
-        facts = metric_facts(name)
-        label = PREFIXES.get(facts.group, "") + facts.label
-        heads.append(f"{label} {ARROWS[facts.better]}" + (f" ({unit(facts)})" if unit(facts) else ""))
+    heads += [column_head(name) for name in names]
     lines = []
     for i, row in enumerate(rows):
         key = row.cell.key
