@@ -18,7 +18,7 @@ from scripts.train_shipped import AGAIN, STAGES, bring_back, main, with_settings
 
 PRIOR = [
     "method.network.prior.size=32", "method.network.prior.width=8",
-    'method.network.prior.decoder="1x1,4m1,8m4,32m8"', 'method.network.prior.encoder="32d4,8d2,4d4,1x1"',
+    'method.network.prior.decoder="1x1,4m1,8m4,16m8"', 'method.network.prior.encoder="16d2,8d2,4d4,1x1"',
     "method.network.prior.widths=null", "method.network.prior.mixtures=2",
 ]  # fmt: skip
 SETTINGS = {
