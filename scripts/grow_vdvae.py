@@ -74,27 +74,24 @@ def grow(old: Vdvae, new: Vdvae) -> None:
                 raise BenchError(f"The {part}'s blocks at {name[0]} pixels differ in width: give both one.") from error
     for mine_bias, their_bias in zip(new.decoder.bias_xs, old.decoder.bias_xs, strict=True):
         mine_bias.copy_(their_bias)
-    ends = {
-        "in": (old.encoder.in_conv.weight, old.encoder.in_conv.bias),
-        "out": (old.decoder.out_net.out_conv.weight, old.decoder.out_net.out_conv.bias),
-    }
-    gain, bias = old.decoder.gain, old.decoder.bias
+    first, last = old.encoder.in_conv.state_dict(), old.decoder.out_net.out_conv.state_dict()
+    gain, bias = old.decoder.gain.data, old.decoder.bias.data
     if (old.config.patch, new.config.patch) == (1, 2):
         more = new.config.channels(new.config.finest) - old.config.channels(old.config.size)
-        ends["in"] = (
-            nn.functional.pad(unshuffled(ends["in"][0]), (0, 0, 0, 0, 0, 0, 0, more)),
-            nn.functional.pad(ends["in"][1], (0, more)),
-        )
-        weight, offset = (t.repeat_interleave(4, 0) for t in ends["out"])
-        ends["out"] = nn.functional.pad(weight, (0, 0, 0, 0, 0, more)), offset
+        first = {
+            "weight": nn.functional.pad(unshuffled(first["weight"]), (0, 0, 0, 0, 0, 0, 0, more)),
+            "bias": nn.functional.pad(first["bias"], (0, more)),
+        }
+        # the four pixels of a square begin equal
+        last = {name: p.repeat_interleave(4, 0) for name, p in last.items()}
+        last["weight"] = nn.functional.pad(last["weight"], (0, 0, 0, 0, 0, more))
         gain, bias = (nn.functional.pad(t, (0, 0, 0, 0, 0, more), value=v) for t, v in ((gain, 1.0), (bias, 0.0)))
     elif old.config.patch != new.config.patch:
-        raise BenchError("Only patch 1 grows into patch 2.")
+        raise BenchError("Only a network on single pixels (patch 1) grows into one on squares (patch 2).")
     new.decoder.gain.copy_(gain)
     new.decoder.bias.copy_(bias)
-    for layer, (w, b) in ((new.encoder.in_conv, ends["in"]), (new.decoder.out_net.out_conv, ends["out"])):
-        layer.weight.copy_(w)
-        layer.bias.copy_(b)  # type: ignore[union-attr]
+    new.encoder.in_conv.load_state_dict(first)
+    new.decoder.out_net.out_conv.load_state_dict(last)
 
 
 def read_shape(name: str) -> Vdvae:
