@@ -43,11 +43,11 @@ PATIENCE = 120.0
 """Seconds that a training has to write its checkpoint before it is killed; it then goes on from the last one."""
 WHEELS = {
     "hydra": "hydra-core", "omegaconf": "omegaconf", "antlr4": "antlr4-python3-runtime==4.9.3",
-    "lightning_fabric": "lightning-fabric", "lightning_utilities": "lightning-utilities", "tensorboard": "tensorboard",
-    "tqdm": "tqdm", "filelock": "filelock", "tabulate": "tabulate", "packaging": "packaging", "yaml": "pyyaml",
-    "safetensors": "safetensors",
+    "lightning_fabric": "lightning-fabric", "lightning_utilities": "lightning-utilities", "diffusers": "diffusers",
+    "importlib_metadata": "importlib-metadata", "zipp": "zipp", "tabulate": "tabulate", "tqdm": "tqdm",
+    "filelock": "filelock",
 }  # fmt: skip
-"""Modules that training imports besides torch, torchvision, numpy, scipy, pandas and pillow, and their packages."""
+"""Pure Python that a machine with PyTorch may lack: modules that training imports, and their packages."""
 
 
 @dataclass(frozen=True)

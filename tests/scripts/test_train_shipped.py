@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import multiprocessing
 import os
 import signal
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from scripts import train_shipped
 from scripts.train_shipped import AGAIN, STAGES, bring_back, main, with_settings
 
 PRIOR = [
@@ -143,3 +146,20 @@ def test_the_newest_weights_come_back(tmp_path: Path) -> None:
         os.utime(path, (i, i))
     bring_back(tmp_path, tmp_path / "back", files=2)
     assert sorted(p.name for p in (tmp_path / "back").iterdir()) == ["8.safetensors", "9.safetensors"]
+
+
+def test_missing_modules_come_from_wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wheels, site = tmp_path / "wheels", tmp_path / "site"
+    wheels.mkdir()
+    with zipfile.ZipFile(wheels / "carried_along-1.0-py3-none-any.whl", "w") as wheel:
+        info = "carried_along-1.0.dist-info"
+        wheel.writestr("carried_along.py", "VALUE = 7\n")
+        wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: carried-along\nVersion: 1.0\n")
+        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(f"{info}/RECORD", "")
+    monkeypatch.setattr(train_shipped, "WHEELS", {"carried_along": "carried-along", "torch": "torch"})
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setenv("PYTHONPATH", "")
+    train_shipped.install_wheels(wheels, site)
+    assert importlib.import_module("carried_along").VALUE == 7
+    assert not (site / "torch").exists()  # what is there is not touched
