@@ -92,7 +92,7 @@ def test_every_network_is_trained(tmp_path: Path) -> None:
 
 
 def test_pieces_kills_and_pauses_change_nothing(tmp_path: Path) -> None:
-    steps = ["--steps", "40", "--only", "prior64"]
+    steps = ["--steps", "24", "--only", "prior64"]
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert ended(start(whole, *steps)) == 0
     checkpoint = parts / "prior64" / "checkpoint.pt"
@@ -107,14 +107,14 @@ def test_pieces_kills_and_pauses_change_nothing(tmp_path: Path) -> None:
     os.kill(int((parts / "training.pid").read_text()), signal.SIGKILL)
     assert ended(killed) not in (0, AGAIN)  # it says that something went wrong
     done = step()
-    assert done < 40
+    assert done < 24
 
     driver = start(parts, *steps)
     wait_for(lambda: step() > done)
     assert main([str(parts), "--pause"]) == 0
     still = step()
     time.sleep(0.5)
-    assert step() == still < 40
+    assert step() == still < 24
     assert (parts / "weights" / "prior64.safetensors").is_file()  # what has been learnt is at hand
     assert main([str(parts), "--continue"]) == 0
     assert ended(driver) == 0
