@@ -69,18 +69,18 @@ class Stage:
 _PRIOR = "method.network.prior_weights={weights}/prior64.safetensors"
 _FLOW = "method.network.weights={weights}/flow64-likelihood_x%d.safetensors"
 STAGES = (
-    Stage("prior64", ("method=vdvae_patch64",), 16000),
-    Stage("low64_x4", ("method=cvdvae_patch64", "scale=4", _PRIOR), 8000),
-    Stage("low64_x8", ("method=cvdvae_patch64", "scale=8", _PRIOR), 16000),
-    Stage("flow64-likelihood_x4", ("method=hcflow", "scale=4"), 6000),
-    Stage("flow64_x4", ("method=hcflow_plus", "scale=4", _FLOW % 4), 900),
-    Stage("flow64-likelihood_x8", ("method=hcflow", "scale=8"), 5000),
-    Stage("flow64_x8", ("method=hcflow_plus", "scale=8", _FLOW % 8), 750),
+    Stage("prior64", ("method=vdvae_patch64",), 22000),
+    Stage("low64_x4", ("method=cvdvae_patch64", "scale=4", _PRIOR), 11000),
+    Stage("low64_x8", ("method=cvdvae_patch64", "scale=8", _PRIOR), 30000),
+    Stage("flow64-likelihood_x4", ("method=hcflow", "scale=4"), 6600),
+    Stage("flow64_x4", ("method=hcflow_plus", "scale=4", _FLOW % 4), 600),
+    Stage("flow64-likelihood_x8", ("method=hcflow", "scale=8"), 4700),
+    Stage("flow64_x8", ("method=hcflow_plus", "scale=8", _FLOW % 8), 400),
     Stage("unet64_x4", ("method=sr3", "scale=4"), 6000),
-    Stage("unet64_x8", ("method=sr3", "scale=8"), 6000),
+    Stage("unet64_x8", ("method=sr3", "scale=8"), 8000),
 )
-"""About 5 hours of two cores for the prior and 1 hour for every other network (flows: both stages), on the CPU that
-results/README.md names."""
+"""5 hours of two cores for the prior and 1 hour for every other network (flows: both stages), by the steps and costs in
+results/README.md; a step of a flow's second stage costs two of its first."""
 COMMON = ("dataset=shipped", "pool=48000", "save_every=60")
 
 
