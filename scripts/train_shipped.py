@@ -79,8 +79,8 @@ STAGES = (
     Stage("unet64_x4", ("method=sr3", "scale=4"), 6000),
     Stage("unet64_x8", ("method=sr3", "scale=8"), 8000),
 )
-"""5 hours of two cores for the prior and 1 hour for every other network (flows: both stages), by the steps and costs in
-results/README.md; a step of a flow's second stage costs two of its first."""
+"""5 hours of two cores for the prior (10 images a second on each) and 1 hour for every other network, by the steps and
+costs in results/README.md; a step of a flow's second stage costs two of its first."""
 COMMON = ("dataset=shipped", "pool=48000", "save_every=60")
 
 
