@@ -2,9 +2,10 @@
 
     python -m scripts.choose scale=8 methods=[cvdvae] methods.cvdvae.low_weights.x8=FILE [--images 100] [--samples 5]
 
-takes the settings of ``run`` but ``dataset``; methods, scales and temperatures may be lists. Test images have no part in it: the
-faces are those of the validation split. Lower is better; APD / MSE has the right value 1 at tau 1. `--pictures FILE`
-writes a PNG of the first faces at twice their size: per scale y, the truth, and a sample for each row of the table.
+takes the settings of ``run`` but ``dataset``; methods, scales and temperatures may be lists. Test images have no part
+in it: the faces are those of the validation split. Lower is better; APD / MSE has the right value 1 at tau 1.
+`--pictures FILE` writes a PNG of the first faces at twice their size: per scale y, the truth, and a sample for each row
+of the table.
 """
 
 from __future__ import annotations

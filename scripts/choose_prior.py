@@ -2,9 +2,9 @@
 
     python -m scripts.choose_prior SHAPE WEIGHTS [--given 8 16] [--images 100] [--samples 3] [--tau 0.8] [--output draw]
 
-SHAPE is a name in ``configs/network/vdvae`` or a yaml file. The groups up to 8 (16) positions a side come from the prior's own
-encoder, as those for x8 (x4) would from a perfect low-resolution encoder; all others from the prior. Nothing is
-projected. The faces are those of the validation split.
+SHAPE is a name in ``configs/network/vdvae`` or a yaml file. The groups up to 8 (16) positions a side come from the
+prior's own encoder, as those for x8 (x4) would from a perfect low-resolution encoder; all others from the prior.
+Nothing is projected. The faces are those of the validation split.
 """
 
 from __future__ import annotations

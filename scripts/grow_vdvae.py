@@ -2,11 +2,11 @@
 
     python -m scripts.grow_vdvae OLD_SHAPE OLD_WEIGHTS NEW_SHAPE FILE
 
-Shapes are names in ``configs/network/vdvae`` or yaml files. Blocks are matched by resolution and order. A block that only the
-new shape has begins without effect on the state (its last convolutions are zero), so that the grown network computes
-what the old one did; its encoder's branch begins at random. Two shapes that differ in ``patch`` (1 and 2) share what
-they have up to half of the size: the blocks of the full size are left out, their neighbours take over as far as they
-can (the first convolution exactly, the last one without what the left-out blocks added).
+Shapes are names in ``configs/network/vdvae`` or yaml files. Blocks are matched by resolution and order. A block that
+only the new shape has begins without effect on the state (its last convolutions are zero), so that the grown network
+computes what the old one did; its encoder's branch begins at random. Two shapes that differ in ``patch`` (1 and 2)
+share what they have up to half of the size: the blocks of the full size are left out, their neighbours take over as far
+as they can (the first convolution exactly, the last one without what the left-out blocks added).
 """
 
 from __future__ import annotations

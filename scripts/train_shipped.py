@@ -35,6 +35,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 AGAIN = 75
@@ -42,12 +43,14 @@ AGAIN = 75
 PATIENCE = 120.0
 """Seconds that a training has to write its checkpoint before it is killed; it then goes on from the last one."""
 WHEELS = {
-    "hydra": "hydra-core", "omegaconf": "omegaconf", "antlr4": "antlr4-python3-runtime==4.9.3",
+    "hydra": "hydra-core", "omegaconf": "omegaconf", "antlr4": "antlr4-python3-runtime",
     "lightning_fabric": "lightning-fabric", "lightning_utilities": "lightning-utilities", "diffusers": "diffusers",
     "importlib_metadata": "importlib-metadata", "zipp": "zipp", "tabulate": "tabulate", "tqdm": "tqdm",
-    "filelock": "filelock",
+    "filelock": "filelock", "pydantic": "pydantic", "pydantic_core": "pydantic-core",
+    "annotated_types": "annotated-types", "typing_inspection": "typing-inspection",
 }  # fmt: skip
-"""Pure Python that a machine with PyTorch may lack: modules that training imports, and their packages."""
+"""What a machine with PyTorch may lack: modules that training imports, and their packages. All are pure Python but
+pydantic-core, whose wheel is for one version of Python."""
 
 
 @dataclass(frozen=True)
@@ -207,8 +210,9 @@ class Driver:
 
 
 def make_wheels(folder: Path) -> None:
-    """Fetch the wheels of what training needs besides torch."""
-    subprocess.run([sys.executable, "-m", "pip", "wheel", "--no-deps", "-w", str(folder), *WHEELS.values()], check=True)
+    """Fetch the wheels of what training needs besides torch, in the versions that are installed here."""
+    pinned = [f"{package}=={version(package)}" for package in WHEELS.values()]
+    subprocess.run([sys.executable, "-m", "pip", "wheel", "--no-deps", "-w", str(folder), *pinned], check=True)
 
 
 def install_wheels(folder: Path, site: Path) -> None:

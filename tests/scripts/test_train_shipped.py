@@ -74,6 +74,17 @@ def wait_for(condition, seconds: float = 120) -> None:
         time.sleep(0.02)
 
 
+def test_an_encoder_is_trained_on_the_prior_before_it(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert ended(start(out, "--steps", "2", "--only", "prior64", "low64_x4", "--back", str(tmp_path / "back"))) == 0
+    found = {p.stem: load_file(p) for p in (out / "weights").iterdir()}
+    assert set(found) == {"prior64", "low64_x4"}
+    assert all(t.dtype == torch.float16 for tensors in found.values() for t in tensors.values())
+    assert all(n.startswith("encoder_y.") or ".enc_y." in n for n in found["low64_x4"])
+    assert {p.stem for p in (tmp_path / "back").iterdir()} == set(found)
+
+
+@pytest.mark.slow
 def test_every_network_is_trained(tmp_path: Path) -> None:
     """About 20 steps in all: two of each of the nine stages."""
     out = tmp_path / "out"
@@ -91,6 +102,7 @@ def test_every_network_is_trained(tmp_path: Path) -> None:
     assert len(list((tmp_path / "back").iterdir())) == 8  # no more come back
 
 
+@pytest.mark.slow
 def test_pieces_kills_and_pauses_change_nothing(tmp_path: Path) -> None:
     steps = ["--steps", "24", "--only", "prior64"]
     whole, parts = tmp_path / "whole", tmp_path / "parts"
