@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 MIN_LOG_SCALE = -7.0
+"""Of the published output."""
 EDGE = 1e-5
 """Uniform numbers stay this far from 0 and 1 where their logarithms are taken."""
 
@@ -22,6 +23,21 @@ class Gaussian(NamedTuple):
 
     mean: Tensor
     log_std: Tensor
+
+    @classmethod
+    def from_parameters(
+        cls, parameters: Tensor, min_log_std: float | None = None, max_log_std: float | None = None
+    ) -> Gaussian:
+        """Means and logarithms of the deviations, each one half of the channels of [B, 2 * C, H, W].
+
+        Half precision becomes float32: the KL is a difference of numbers that bf16 rounds to three digits.
+        """
+        if parameters.dtype in (torch.bfloat16, torch.float16):
+            parameters = parameters.float()
+        mean, log_std = parameters.chunk(2, 1)
+        if min_log_std is not None or max_log_std is not None:
+            log_std = log_std.clamp(min_log_std, max_log_std)
+        return cls(mean, log_std)
 
     def draw(self, normal: Tensor, tau: float = 1.0) -> Tensor:
         """Mean plus tau times the standard deviation times a standard normal draw."""
@@ -40,17 +56,24 @@ class LogisticMixture:
         parameters: [B, 10 * M, H, W] for M components: M logits, then for each colour M means, M log scales and M
             coefficients.
         bits: 8 or 5 bits per channel, which sets the width of a bin. Values are in [-1, 1].
+        min_log_scale, max_log_scale: bounds of the log scales; -7 and none as published.
 
     """
 
-    def __init__(self, parameters: Tensor, bits: int = 8) -> None:
+    def __init__(
+        self,
+        parameters: Tensor,
+        bits: int = 8,
+        min_log_scale: float = MIN_LOG_SCALE,
+        max_log_scale: float | None = None,
+    ) -> None:
         b, channels, h, w = parameters.shape
         m = channels // 10
         self.half_bin = 1 / (2**bits - 1)
         self.logits = parameters[:, :m]
         rest = parameters[:, m:].reshape(b, 3, 3, m, h, w)
         self.means = rest[:, :, 0]
-        self.log_scales = rest[:, :, 1].clamp(min=MIN_LOG_SCALE)
+        self.log_scales = rest[:, :, 1].clamp(min_log_scale, max_log_scale)
         self.coefficients = torch.tanh(rest[:, :, 2])  # red to green, red to blue, green to blue
 
     def log_prob(self, x: Tensor) -> Tensor:

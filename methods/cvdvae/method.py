@@ -56,7 +56,7 @@ def super_resolve(
             distribution = prior
             if l < k:
                 low = projected[l][image_of_row[part]]
-                distribution = Gaussian(*block.enc_y.with_projected(state, low).chunk(2, 1))
+                distribution = block.gaussian(block.enc_y.with_projected(state, low))
             normal = noise.normal(block.zdim, block.resolution, block.resolution, rows=part)
             return distribution.draw(normal, tau if l >= k or tau_scope == "all" else 1.0)
 

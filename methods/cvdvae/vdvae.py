@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.network import Settings
-from methods.cvdvae.distributions import Gaussian, LogisticMixture
+from methods.cvdvae.distributions import MIN_LOG_SCALE, Gaussian, LogisticMixture
 
 Features = dict[int, Tensor]
 """Bottom-up features [B, C, r, r] by their resolution r."""
@@ -27,7 +27,7 @@ class VdvaeConfig(Settings):
         size: side of the images in pixels.
         decoder: top-down blocks.
         encoder: bottom-up blocks.
-        width: channels at resolutions that `widths` does not name; at `size` in any case.
+        width: channels at resolutions that `widths` does not name.
         widths: channels by resolution; None for none.
         zdim: channels of a latent group.
         bottleneck: width of a block's inner convolutions relative to its features.
@@ -36,8 +36,15 @@ class VdvaeConfig(Settings):
         bits: 8, or 5 for the low-bit training target of FFHQ-256.
         shift: added to intensities in [0, 255] before they enter.
         scale: multiplied afterwards.
-        max_log_std: largest logarithm of the standard deviation of a latent's prior; None for none (published). A young
-            prior can run away: rare latents give states it has not seen, for which it predicts still larger deviations.
+        patch: side of the squares of pixels that the network takes as one: it works at size / patch and has patch^2
+            times the channels at its input and its output. 1 as published; 2 saves the blocks of the largest
+            resolution, which take most time and hold least.
+        min_log_std, max_log_std: bounds of the logarithm of a latent's standard deviation, in the prior and in both
+            encoders; None for none (published). A young prior can run away: rare latents give states it has not seen,
+            for which it predicts still larger deviations. An encoder can too, for a y unlike any it was trained on.
+        min_log_scale, max_log_scale: bounds of the log-scales of the output's logistics, whose values are in [-1, 1];
+            -7 and none as published. What is finer than the smallest scale costs no likelihood if it is lost; what is
+            coarser than the largest cannot pass as noise and must come from the latents.
 
     """
 
@@ -53,11 +60,20 @@ class VdvaeConfig(Settings):
     bits: int = 5
     shift: float = -112.8666757481
     scale: float = 1 / 69.84780273
+    patch: int = 1
+    min_log_std: float | None = None
     max_log_std: float | None = None
+    min_log_scale: float = MIN_LOG_SCALE
+    max_log_scale: float | None = None
 
     def channels(self, resolution: int) -> int:
         """Channels of the features at a resolution."""
         return (self.widths or {}).get(resolution, self.width)
+
+    @property
+    def finest(self) -> int:
+        """Largest resolution of the network in positions a side."""
+        return self.size // self.patch
 
 
 class LowResolutionConfig(Settings):
@@ -138,10 +154,12 @@ class Block(nn.Module):
 class Encoder(nn.Module):
     """The bottom-up network."""
 
-    def __init__(self, blocks: str, first_width: int, channels: Callable[[int], int], bottleneck: float) -> None:
+    def __init__(
+        self, blocks: str, inputs: int, first_width: int, channels: Callable[[int], int], bottleneck: float
+    ) -> None:
         super().__init__()
         self.channels = channels
-        self.in_conv = conv(3, first_width, 3)
+        self.in_conv = conv(inputs, first_width, 3)
         parsed = parse_blocks(blocks)
         self.factors = [factor for _, factor in parsed]
         self.enc_blocks = nn.ModuleList()
@@ -152,7 +170,7 @@ class Encoder(nn.Module):
             self.enc_blocks.append(block)
 
     def forward(self, x: Tensor) -> Features:
-        """Normalised images [B, 3, r, r] to the last features of each resolution."""
+        """Normalised images [B, inputs, r, r] to the last features of each resolution."""
         x = self.in_conv(x)
         features = {x.shape[-1]: x}
         for block, factor in zip(self.enc_blocks, self.factors, strict=True):
@@ -176,7 +194,7 @@ class TopDownBlock(nn.Module):
         self.source = source
         self.channels = c
         self.zdim = config.zdim
-        self.max_log_std = config.max_log_std
+        self.bounds = config.min_log_std, config.max_log_std
         self.enc = Block(2 * c, middle, 2 * config.zdim, resolution, residual=False)
         if low:
             self.enc_y = Block(2 * c, middle, 2 * config.zdim, resolution, residual=False)
@@ -200,13 +218,20 @@ class TopDownBlock(nn.Module):
 
     def prior_of(self, x: Tensor) -> tuple[Gaussian, Tensor]:
         """p(z | z_<l) and what the prior's branch adds to the state."""
-        mean, log_std, more = self.prior(x).split([self.zdim, self.zdim, self.channels], 1)
-        return Gaussian(mean, log_std if self.max_log_std is None else log_std.clamp(max=self.max_log_std)), more
+        parameters, more = self.prior(x).split([2 * self.zdim, self.channels], 1)
+        return self.gaussian(parameters), more
 
-    @staticmethod
-    def posterior(branch: Block, x: Tensor, features: Tensor) -> Gaussian:
-        """q(z | z_<l, .) from the state and bottom-up features [B, C, r, r]."""
-        return Gaussian(*branch(torch.cat([x.expand(len(features), -1, -1, -1), features], 1)).chunk(2, 1))
+    def posterior(self, branch: Block, x: Tensor, features: Tensor) -> Gaussian:
+        """q(z | z_<l, .) from the state and bottom-up features [B, C, r, r]; `branch` is `enc` or `enc_y`."""
+        return self.gaussian(branch(torch.cat([x.expand(len(features), -1, -1, -1), features], 1)))
+
+    def gaussian(self, parameters: Tensor) -> Gaussian:
+        """The distribution of z from a branch's answer [B, 2 * zdim, r, r], its deviations within bounds."""
+        return Gaussian.from_parameters(parameters, *self.bounds)
+
+    def update(self, x: Tensor, more: Tensor, z: Tensor) -> Tensor:
+        """The state after this group, from that before it, what the prior's branch adds, and the latents."""
+        return self.resnet(x + more + self.z_proj(z))
 
 
 Choose = Callable[[int, TopDownBlock, Tensor, Gaussian], Tensor]
@@ -218,7 +243,7 @@ class OutputNet(nn.Module):
 
     def __init__(self, config: VdvaeConfig) -> None:
         super().__init__()
-        self.out_conv = conv(config.channels(config.size), 10 * config.mixtures, 1)
+        self.out_conv = conv(config.channels(config.finest), config.patch**2 * 10 * config.mixtures, 1)
 
 
 class Decoder(nn.Module):
@@ -234,7 +259,7 @@ class Decoder(nn.Module):
         resolutions = sorted({r for r, _ in parsed if r <= config.no_bias_above})
         self.bias_xs = nn.ParameterList(nn.Parameter(torch.zeros(1, config.channels(r), r, r)) for r in resolutions)
         self.out_net = OutputNet(config)
-        c = config.channels(config.size)
+        c = config.channels(config.finest)
         self.gain = nn.Parameter(torch.ones(1, c, 1, 1))
         self.bias = nn.Parameter(torch.zeros(1, c, 1, 1))
 
@@ -254,13 +279,14 @@ class Decoder(nn.Module):
             x = block.begin(xs)
             prior, more = block.prior_of(x)
             z = choose(l, block, x, prior)
-            xs[block.resolution] = block.resnet(x + more + block.z_proj(z))
+            xs[block.resolution] = block.update(x, more, z)
         return xs
 
     def forward(self, choose: Choose) -> Tensor:
         """Parameters of the output's mixture [B, 10 * M, H, H] given the latents that `choose` gives."""
         xs = self.run(choose)
-        return self.out_net.out_conv(xs[self.config.size] * self.gain + self.bias)
+        parameters = self.out_net.out_conv(xs[self.config.finest] * self.gain + self.bias)
+        return F.pixel_shuffle(parameters, self.config.patch)
 
 
 class Vdvae(nn.Module):
@@ -270,15 +296,20 @@ class Vdvae(nn.Module):
         super().__init__()
         self.config = config
         self.low = low
-        self.encoder = Encoder(config.encoder, config.channels(config.size), config.channels, config.bottleneck)
+        first_width = config.channels(config.finest)
+        self.encoder = Encoder(config.encoder, 3 * config.patch**2, first_width, config.channels, config.bottleneck)
         self.decoder = Decoder(config, low.k if low else 0)
         if low:
             first = parse_blocks(low.encoder)[0][0]
-            self.encoder_y = Encoder(low.encoder, low.channels(first), low.channels, config.bottleneck)
+            self.encoder_y = Encoder(low.encoder, 3, low.channels(first), low.channels, config.bottleneck)
 
     def normalise(self, x: Tensor) -> Tensor:
         """Images in [0, 1] to the network's input."""
         return (255 * x + self.config.shift) * self.config.scale
+
+    def features(self, x: Tensor) -> Features:
+        """Bottom-up features of images [B, 3, H, H] in [0, 1]."""
+        return self.encoder(F.pixel_unshuffle(self.normalise(x), self.config.patch))
 
     def target(self, x: Tensor) -> Tensor:
         """Images in [0, 1] to what the likelihood is taken of, in [-1, 1]; cut to 5 bits for a low-bit model."""
@@ -289,7 +320,7 @@ class Vdvae(nn.Module):
 
     def mixture(self, parameters: Tensor) -> LogisticMixture:
         """The output's distribution."""
-        return LogisticMixture(parameters, self.config.bits)
+        return LogisticMixture(parameters, self.config.bits, self.config.min_log_scale, self.config.max_log_scale)
 
     def infer(self, x: Tensor, draw: Callable[[int, Gaussian], Tensor]) -> tuple[Tensor, list[Tensor], list[Tensor]]:
         """Encode and decode images.
@@ -302,7 +333,7 @@ class Vdvae(nn.Module):
             parameters of the mixture, KL(q || p) in nats per image [B] of each group, and the latents.
 
         """
-        features = self.encoder(self.normalise(x))
+        features = self.features(x)
         kls: list[Tensor] = []
         latents: list[Tensor] = []
 
@@ -325,7 +356,7 @@ class Vdvae(nn.Module):
         """KL(q_phi(z_l | z_<l, x) || q_psi(z_l | z_<l, y)) of eq. (14) for l < k, elementwise [B, zdim, r, r] each."""
         assert self.low is not None
         with torch.no_grad():
-            features = self.encoder(self.normalise(x))
+            features = self.features(x)
         low = self.encoder_y(self.normalise(y))
         kls: list[Tensor] = []
 

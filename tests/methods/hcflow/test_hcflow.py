@@ -3,8 +3,10 @@
 import math
 from pathlib import Path
 
+import hydra
 import pytest
 import torch
+from omegaconf import OmegaConf
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -226,3 +228,17 @@ def test_official_checkpoints_load(tmp_path: Path) -> None:
     names = model.state_dict()
     assert "flow.layers.1.affine.f.conv1.actnorm.logs" in names
     assert "flow.level2_condFlow.RRDB_trunk0.0.RDB1.conv5.bias" in names
+
+
+def test_the_second_stage_has_the_official_weights() -> None:
+    """2e-3 times the bits per pixel, plus the L1 distance at temperature 0 (train_SR_CelebA_8X_HCFlow+.yml)."""
+    with hydra.initialize_config_module("configs", version_base="1.3"):
+        cfg = hydra.compose("train", ["recipe=hcflow_plus", "scale=4"])
+    settings = {**OmegaConf.to_container(cfg.method.network, resolve=True), "flow": FLOWS}  # type: ignore[dict-item]
+    module = build(HcflowTraining, settings, "method.network", "hcflow", {"scale": 4})
+    x = torch.rand(2, 3, 16, 16)
+    y = torch.rand(2, 3, 4, 4)
+    found = module(x, y, BatchNoise(0, 2, slice(0, 2), torch.device("cpu")))
+    per_pixel = 3 * found["nll"]
+    cold = module.model.generate(y, [torch.zeros(2, *s) for s in module.model.shapes((16, 16))]).clamp(0, 1)
+    torch.testing.assert_close(found["loss"], 2e-3 * per_pixel + (cold - x).abs().mean())
