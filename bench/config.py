@@ -17,6 +17,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from bench.errors import BenchError, near_matches
 from bench.files import digest
+from bench.metrics import PERCEPTUAL
 from bench.registry import plugin_config_dirs
 from bench.settings import Settings, as_text, setting, validate
 
@@ -28,6 +29,8 @@ UNNAMED = (
     "resample", "metrics",
 )  # fmt: skip
 """Keys that change no row, and so not the name of the default run directory either."""
+LONGEST = 100
+"""Letters of a name of rows, which is a part of a folder's name."""
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 
@@ -75,6 +78,13 @@ def parse_size(value: Any) -> int:
     if match is None or match[2] not in UNITS or isinstance(value, bool):
         raise ValueError("a size, as 500MB or 20GB")
     return round(float(match[1]) * UNITS[match[2]])
+
+
+def check_perceptual(name: str) -> str:
+    """Return the name of a perceptual distance, whether a metric asks for it or not."""
+    if name != "auto" and name not in PERCEPTUAL:
+        raise BenchError(f"There is no perceptual distance '{name}'.{near_matches(name, PERCEPTUAL)}")
+    return name
 
 
 def as_list(value: Any) -> Any:
@@ -162,7 +172,7 @@ class RunConfig(Settings):
         None, ge=1, help="images whose pairs of samples count for the APD in tables, the first; null for all"
     )
     paper: bool = setting(False, help="write the paper's figures beside the measured ones (paper.csv, .md, .tex)")
-    perceptual: str = setting(
+    perceptual: Annotated[str, AfterValidator(check_perceptual)] = setting(
         "auto",
         help="lpips_alex, lpips_vgg or stlpips_alex; auto takes lpips_alex where its weights are "
         "on this machine, else stlpips_alex",
@@ -330,6 +340,10 @@ def compose(name: str | None, words: Sequence[str] = ()) -> DictConfig:
 
 def check_label(label: str) -> str:
     """Return a name of rows; BenchError unless it can be a folder's name and a key of the configuration."""
+    if len(label) > LONGEST:
+        raise BenchError(
+            f"'{label[:20]}...' cannot be the name of rows: it has {len(label)} letters, use {LONGEST} at most."
+        )
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+-]*", label):
         raise BenchError(f"'{label}' cannot be the name of rows: use letters, digits and - _ . + only.")
     return label
