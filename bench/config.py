@@ -23,6 +23,7 @@ from bench.settings import Settings, as_text, setting, validate
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+    from yaml import YAMLError
 
 UNNAMED = (
     "device", "batch", "timing", "apd_images", "paper", "figure_images", "save_samples", "save_budget", "stale",
@@ -281,7 +282,12 @@ def method_configs(raw: Mapping[str, Any]) -> tuple[MethodConfig, ...]:
 
     """
     found = []
-    for label, settings in (raw.get("methods") or {}).items():
+    if not isinstance(raw.get("methods") or {}, Mapping):
+        raise BenchError(
+            f"methods={raw['methods']} is no group of settings: write KEY: VALUE into the yaml file of a method, below "
+            "'# @package methods.NAME'."
+        )
+    for label, settings in _group(raw.get("methods"), "methods").items():
         parameters = dict(_group(settings, f"methods.{label}"))
         found.append(MethodConfig(check_label(str(label)), str(parameters.pop("method", label)), parameters))
     for label, settings in _group(raw.get("variants"), "variants").items():
@@ -307,16 +313,26 @@ def method_config(name: str, settings: Mapping[str, Any] = {}, label: str | None
 
     """
     from hydra.errors import MissingConfigException
+    from yaml import YAMLError
 
     try:
         cfg = compose(None, [f"+methods={check_label(name)}"])
     except MissingConfigException as error:
         raise BenchError(f"There is no method '{name}'.{near_matches(name, error.options or [])}") from None
-    found = plain(cfg)["methods"]
+    except YAMLError as error:
+        raise BenchError(unreadable(error)) from None
+    found = _group(plain(cfg)["methods"], f"methods/{name}.yaml")
     if name not in found:
         raise BenchError(f"methods/{name}.yaml has no header: write '# @package methods.{name}' into its first line.")
     merged = merge(_group(found[name], f"methods.{name}"), settings)
     return MethodConfig(check_label(label or name), str(merged.pop("method", name)), merged)
+
+
+def unreadable(error: YAMLError) -> str:
+    """One sentence for a yaml file that does not parse."""
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    where = f"{mark.name}, line {mark.line + 1}, column {mark.column + 1}" if mark else "A yaml file"
+    return f"{where}: this is no YAML ({problem or str(error).splitlines()[0]}): mend the file."
 
 
 def compose(name: str | None, words: Sequence[str] = ()) -> DictConfig:

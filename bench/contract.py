@@ -169,6 +169,15 @@ def _stream_seed(seed: int, image: str, sample: int | str) -> int:
     return int.from_bytes(digest, "big") >> 1
 
 
+def is_whole(value: Any) -> bool:
+    """Whether a value is a whole number, of Python or of a library."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
 class Method(ABC):
     """A diverse super-resolution method. Its constructor takes the keys of its yaml file.
 
@@ -304,9 +313,9 @@ class Method(ABC):
             raise BenchError(f"{name} expects y of the shape [B, {', '.join(map(str, expected))}], got {shape}.")
         if y.dtype != torch.float32 or y.device != self.device:
             raise BenchError(f"{name} expects y as torch.float32 on {self.device}, got {y.dtype} on {y.device}.")
-        if len(y) < 1 or isinstance(n, bool) or not isinstance(n, Integral) or n < 1:
+        if len(y) < 1 or not is_whole(n) or n < 1:
             raise BenchError(f"{name} needs one image and one sample at least, got {len(y)} and n={n}.")
-        if tau is not None and self.facts.uses_tau and not (isinstance(tau, Real) and 0 < tau <= 1):
+        if tau is not None and self.facts.uses_tau and not (_is_number(tau) and 0 < tau <= 1):
             raise BenchError(f"tau={tau} is not a number above 0 and up to 1.")
 
     def _check_observed(self, y: Tensor) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from numbers import Integral
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from bench.config import MethodConfig, compose, merge, method_config, plain, resolve_device
-from bench.contract import Facts, Method, Noise, methods
+from bench.contract import Facts, Method, Noise, is_whole, methods
 from bench.errors import BenchError, near_matches
 from bench.operators import Operator, make_operator, operator_kind
 from bench.settings import build
@@ -69,7 +68,7 @@ class LoadedMethod:
     """
 
     def __init__(self, method: Method, operator: Mapping[str, Any], scale: int, device: str) -> None:
-        if isinstance(scale, bool) or not isinstance(scale, Integral) or scale < 1:
+        if not is_whole(scale) or scale < 1:
             raise BenchError(f"scale={scale} is wrong: give a whole number, as 4 or 8.")
         scale = int(scale)
         self.method = method

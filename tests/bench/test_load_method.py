@@ -125,6 +125,7 @@ def test_another_operator_and_its_noise(photographs: Tensor) -> None:
         (("bicubik", 4), {}, "There is no method 'bicubik'. Did you mean 'bicubic'?"),
         (("dps", 8), {"step": 4}, "methods.dps.step is no setting of dps. Did you mean 'steps'"),
         (("dps", 8), {"compute": {"row": 4}}, "methods.dps.compute.row is no setting of dps. Did you mean 'rows'"),
+        (("dps", 8), {"precision": "bf16"}, "precision is no setting of dps. Did you mean 'compute.precision'?"),
         (("dps", 8), {"steps": "many"}, "methods.dps.steps=many is wrong: it should be a whole number."),
         (("cvdvae", 3), {}, "CVDVAE does not do scale=3: it does bicubic x4, x8"),
         (("cvdvae", 8), {"operator": "average"}, "CVDVAE does not do operator=average: it does bicubic x4, x8"),
