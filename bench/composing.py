@@ -5,7 +5,6 @@ What is wrong with the words of the command line becomes one sentence. What the 
 
 from __future__ import annotations
 
-import difflib
 import importlib.util
 import os
 import re
@@ -15,8 +14,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from bench.config import HYDRA, compose, search_path
-from bench.errors import BenchError, near_matches
+from bench.config import HYDRA, compose, search_path, unreadable
+from bench.errors import BenchError, near_matches, near_settings
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -24,6 +23,9 @@ if TYPE_CHECKING:
 CONFIGS = "pkg://configs"
 GROUPS = ("methods", "dataset", "operator", "protocol", "study", "recipe", "compute", "network")
 """Folders of configs/ whose options are chosen by name."""
+WITH_VALUE = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p",
+              "--experimental-rerun")  # fmt: skip
+"""Options of hydra's whose value is the next word."""
 
 
 def compose_and_run(config_name: str, words: list[str], task: Callable[[DictConfig], int]) -> int:
@@ -100,7 +102,7 @@ def _run_elsewhere(task: Callable[[DictConfig], int], cfg: DictConfig) -> None:
 def _arguments(program: str, words: Sequence[str]) -> Iterator[None]:
     """Hydra reads the command line from sys.argv, and raises errors instead of printing them if it is told so."""
     before, full = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
-    sys.argv = [program, *words]
+    sys.argv = [program, *_options_first(words)]
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
         yield
@@ -112,15 +114,27 @@ def _arguments(program: str, words: Sequence[str]) -> Iterator[None]:
             os.environ["HYDRA_FULL_ERROR"] = full
 
 
+def _options_first(words: Sequence[str]) -> list[str]:
+    """Put hydra's own options before the settings: its parser takes no settings on both sides of an option."""
+    options: list[str] = []
+    settings: list[str] = []
+    for word, before in zip(words, ["", *words], strict=False):
+        (options if word.startswith("-") or before in WITH_VALUE else settings).append(word)
+    return options + settings
+
+
 def explain(error: BaseException, config_name: str, words: Sequence[str]) -> str | None:
     """One sentence for what hydra says of the words; None for an error that is not hydra's."""
     from hydra.errors import HydraException, MissingConfigException, OverrideParseException
     from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
 
     if isinstance(error, OverrideParseException):
         return f"'{error.override}' is not of the form key=value: {str(error).splitlines()[0]}"
     if isinstance(error, MissingConfigException):
         return _missing(error)
+    if isinstance(error, YAMLError):
+        return unreadable(error)
     if not isinstance(error, HydraException | OmegaConfBaseException | ValueError):  # hydra raises ValueErrors too
         return None
     first = str(error).splitlines()[0]
@@ -191,11 +205,10 @@ def _nearest(parts: list[str], key: str, siblings: dict[str, Any], tree: dict[st
     *above, last = parts
     if above == ["methods"]:
         return f"There is no setting '{key}': {last} is not among the methods {', '.join(siblings)}."
-    close = difflib.get_close_matches(last, siblings, n=3, cutoff=0.5)
-    if close:
-        names = " or ".join(repr(".".join([*above, c])) for c in close)
-        return f"There is no setting '{key}'. Did you mean {names}?"
-    return f"There is no setting '{key}'.{near_matches(key, _flatten(tree, ''))}"
+    below = near_settings(last, _flatten(siblings, ""), "".join(f"{part}." for part in above))
+    if "Did you mean" not in below and last in tree:
+        return f"There is no setting '{key}'. Did you mean '{last}'?"
+    return f"There is no setting '{key}'.{below}"
 
 
 def _groups() -> list[str]:

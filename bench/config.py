@@ -17,17 +17,21 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from bench.errors import BenchError, near_matches
 from bench.files import digest
+from bench.metrics import PERCEPTUAL
 from bench.registry import plugin_config_dirs
 from bench.settings import Settings, as_text, setting, validate
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+    from yaml import YAMLError
 
 UNNAMED = (
     "device", "batch", "timing", "apd_images", "paper", "figure_images", "save_samples", "save_budget", "stale",
     "resample", "metrics", "statistics",
 )  # fmt: skip
 """Keys that change no row, and so not the name of the default run directory either."""
+LONGEST = 100
+"""Letters of a name of rows, which is a part of a folder's name."""
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 
@@ -75,6 +79,13 @@ def parse_size(value: Any) -> int:
     if match is None or match[2] not in UNITS or isinstance(value, bool):
         raise ValueError("a size, as 500MB or 20GB")
     return round(float(match[1]) * UNITS[match[2]])
+
+
+def check_perceptual(name: str) -> str:
+    """Return the name of a perceptual distance, whether a metric asks for it or not."""
+    if name != "auto" and name not in PERCEPTUAL:
+        raise BenchError(f"There is no perceptual distance '{name}'.{near_matches(name, PERCEPTUAL)}")
+    return name
 
 
 def as_list(value: Any) -> Any:
@@ -162,7 +173,7 @@ class RunConfig(Settings):
         None, ge=1, help="images whose pairs of samples count for the APD in tables, the first; null for all"
     )
     paper: bool = setting(False, help="write the paper's figures beside the measured ones (paper.csv, .md, .tex)")
-    perceptual: str = setting(
+    perceptual: Annotated[str, AfterValidator(check_perceptual)] = setting(
         "auto",
         help="lpips_alex, lpips_vgg or stlpips_alex; auto takes lpips_alex where its weights are "
         "on this machine, else stlpips_alex",
@@ -272,7 +283,12 @@ def method_configs(raw: Mapping[str, Any]) -> tuple[MethodConfig, ...]:
 
     """
     found = []
-    for label, settings in (raw.get("methods") or {}).items():
+    if not isinstance(raw.get("methods") or {}, Mapping):
+        raise BenchError(
+            f"methods={raw['methods']} is no group of settings: write KEY: VALUE into the yaml file of a method, below "
+            "'# @package methods.NAME'."
+        )
+    for label, settings in _group(raw.get("methods"), "methods").items():
         parameters = dict(_group(settings, f"methods.{label}"))
         found.append(MethodConfig(check_label(str(label)), str(parameters.pop("method", label)), parameters))
     for label, settings in _group(raw.get("variants"), "variants").items():
@@ -298,16 +314,26 @@ def method_config(name: str, settings: Mapping[str, Any] = {}, label: str | None
 
     """
     from hydra.errors import MissingConfigException
+    from yaml import YAMLError
 
     try:
         cfg = compose(None, [f"+methods={check_label(name)}"])
     except MissingConfigException as error:
         raise BenchError(f"There is no method '{name}'.{near_matches(name, error.options or [])}") from None
-    found = plain(cfg)["methods"]
+    except YAMLError as error:
+        raise BenchError(unreadable(error)) from None
+    found = _group(plain(cfg)["methods"], f"methods/{name}.yaml")
     if name not in found:
         raise BenchError(f"methods/{name}.yaml has no header: write '# @package methods.{name}' into its first line.")
     merged = merge(_group(found[name], f"methods.{name}"), settings)
     return MethodConfig(check_label(label or name), str(merged.pop("method", name)), merged)
+
+
+def unreadable(error: YAMLError) -> str:
+    """One sentence for a yaml file that does not parse."""
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    where = f"{mark.name}, line {mark.line + 1}, column {mark.column + 1}" if mark else "A yaml file"
+    return f"{where}: this is no YAML ({problem or str(error).splitlines()[0]}): mend the file."
 
 
 def compose(name: str | None, words: Sequence[str] = ()) -> DictConfig:
@@ -331,6 +357,10 @@ def compose(name: str | None, words: Sequence[str] = ()) -> DictConfig:
 
 def check_label(label: str) -> str:
     """Return a name of rows; BenchError unless it can be a folder's name and a key of the configuration."""
+    if len(label) > LONGEST:
+        raise BenchError(
+            f"'{label[:20]}...' cannot be the name of rows: it has {len(label)} letters, use {LONGEST} at most."
+        )
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+-]*", label):
         raise BenchError(f"'{label}' cannot be the name of rows: use letters, digits and - _ . + only.")
     return label

@@ -21,9 +21,11 @@ A method is one class with one decorator, and one yaml file of its settings (``c
 from __future__ import annotations
 
 import hashlib
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -36,12 +38,19 @@ if TYPE_CHECKING:
 
     from bench.operators import Operator
 
-__all__ = ["Facts", "Method", "Noise", "methods", "register_method"]
+__all__ = ["Facts", "Method", "Noise", "UnusableSamples", "methods", "register_method"]
 
 UNKNOWN_POSTERIOR = "{} needs images whose posterior is known"
 """Of a method that declares it; with its title."""
 TOLERANCE = 1e-5
 """How far outside of the range a sample may be by rounding, relative to its width."""
+
+
+class UnusableSamples(UserWarning):
+    """Some images of a batch have samples that are NaN or infinite; the others are good."""
+
+
+warnings.simplefilter("always", UnusableSamples, append=True)  # every time, unless whoever calls has said otherwise
 
 
 @dataclass(frozen=True)
@@ -160,6 +169,15 @@ def _stream_seed(seed: int, image: str, sample: int | str) -> int:
     return int.from_bytes(digest, "big") >> 1
 
 
+def is_whole(value: Any) -> bool:
+    """Whether a value is a whole number, of Python or of a library."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
 class Method(ABC):
     """A diverse super-resolution method. Its constructor takes the keys of its yaml file.
 
@@ -220,20 +238,30 @@ class Method(ABC):
                 calls give equal samples.
 
         Returns:
-            float32 [B, n, 3, H, W] in the operator's range, on the device, without gradients. Values may be NaN or
+            float32 [B, n, 3, H, W] in the operator's range, on the device, without gradients. Values are NaN or
             infinite where the method failed for an image.
 
         Raises:
             BenchError: the method is not prepared, an argument does not fit, or the method broke the contract.
 
+        Warns:
+            UnusableSamples: the method failed for some images; the text names their places in the batch.
+
         """
         import torch
 
         self._check_input(y, n, tau)
+        n = int(n)
         y = y.detach()
         self._check_observed(y)
         if noise is None:
             noise = Noise.of_content(y, n)
+        elif not isinstance(noise, Noise):
+            raise BenchError(
+                f"noise={noise!r} is no source of noise: give bench.contract.Noise.of_content(y, n, seed)."
+            )
+        elif noise.device.type != self.device.type:
+            raise BenchError(f"The noise is on {noise.device}, not on {self.device}: give Noise(..., device=...).")
         elif (len(noise.ids), len(noise.samples)) != (len(y), n):
             raise BenchError(
                 f"The noise is for {len(noise.ids)} images and {len(noise.samples)} samples, not {len(y)} and {n}."
@@ -290,9 +318,9 @@ class Method(ABC):
             raise BenchError(f"{name} expects y of the shape [B, {', '.join(map(str, expected))}], got {shape}.")
         if y.dtype != torch.float32 or y.device != self.device:
             raise BenchError(f"{name} expects y as torch.float32 on {self.device}, got {y.dtype} on {y.device}.")
-        if len(y) < 1 or isinstance(n, bool) or not isinstance(n, int) or n < 1:
+        if len(y) < 1 or not is_whole(n) or n < 1:
             raise BenchError(f"{name} needs one image and one sample at least, got {len(y)} and n={n}.")
-        if tau is not None and self.facts.uses_tau and not 0 < tau <= 1:
+        if tau is not None and self.facts.uses_tau and not (_is_number(tau) and 0 < tau <= 1):
             raise BenchError(f"tau={tau} is not a number above 0 and up to 1.")
 
     def _check_observed(self, y: Tensor) -> None:
@@ -322,13 +350,21 @@ class Method(ABC):
             )
 
     def _check_range(self, x: Tensor) -> None:
-        """Check the values of samples."""
+        """Check the values of samples; warn of images that failed."""
         name = type(self).__name__
+        usable = x.isfinite().flatten(1).all(1)
+        if failed := (~usable).nonzero().flatten().tolist():
+            warnings.warn(
+                f"{name} failed for {len(failed)} of {len(x)} images, y[{failed if len(failed) > 1 else failed[0]}]: "
+                "samples of them are NaN or infinite; leave them out, or change tau or the method's settings.",
+                UnusableSamples,
+                stacklevel=3,
+            )
         if self.operator.range is None:
             return
         low, high = self.operator.range
         margin = TOLERANCE * (high - low)
-        finite = x[x.isfinite().flatten(1).all(1)]  # an image with a NaN must not hide another that is out of range
+        finite = x[usable]  # an image with a NaN must not hide another that is out of range
         if finite.numel() and (finite.min() < low - margin or finite.max() > high + margin):
             raise BenchError(
                 f"{name} broke the contract: it returned values from {float(finite.min()):.3g} to "

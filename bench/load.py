@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bench.config import MethodConfig, compose, merge, method_config, plain, resolve_device
-from bench.contract import Facts, Method, Noise, methods
+from bench.contract import Facts, Method, Noise, is_whole, methods
 from bench.errors import BenchError, near_matches
 from bench.operators import Operator, make_operator, operator_kind
 from bench.settings import build
@@ -39,6 +39,10 @@ def load_method(
             weights, in one sentence.
 
     """
+    if not isinstance(name, str):
+        raise BenchError(f"The method's name is {name!r}: give that of its configuration, as load_method('cvdvae', 8).")
+    if not isinstance(device, str):
+        raise BenchError(f"device={device!r} is wrong: give text, as 'auto', 'cpu' or 'cuda:0'.")
     config = method_config(name, settings)
     method = make_method(config)
     return LoadedMethod(method, _operator_config(operator, sigma), scale, resolve_device(device))
@@ -64,8 +68,9 @@ class LoadedMethod:
     """
 
     def __init__(self, method: Method, operator: Mapping[str, Any], scale: int, device: str) -> None:
-        if isinstance(scale, bool) or not isinstance(scale, int) or scale < 1:
+        if not is_whole(scale) or scale < 1:
             raise BenchError(f"scale={scale} is wrong: give a whole number, as 4 or 8.")
+        scale = int(scale)
         self.method = method
         self.device = torch.device(device)
         self._config = operator
@@ -92,11 +97,14 @@ class LoadedMethod:
                 calls give equal samples.
 
         Returns:
-            float32 [B, n, 3, H, W] in [0, 1] on `device`.
+            float32 [B, n, 3, H, W] in [0, 1] on `device`; NaN or infinite where the method failed for an image.
 
         Raises:
             BenchError: y is no batch of images, or of a size that the method cannot do; the sentence says how to
                 convert it.
+
+        Warns:
+            bench.contract.UnusableSamples: the method failed for some images; the text names their places in y.
 
         """
         _check_images(y)
@@ -117,6 +125,10 @@ def _operator_config(operator: str | Mapping[str, Any], sigma: float | None) -> 
     """``name`` and settings of an operator, from its file and what is given."""
     from hydra.errors import MissingConfigException
 
+    if not isinstance(operator, str | Mapping):
+        raise BenchError(
+            f"operator={operator!r} is wrong: give a name or settings, as 'bicubic' or {{'name': 'bicubic'}}."
+        )
     given = {"name": operator} if isinstance(operator, str) else dict(operator)
     if "name" not in given:
         raise BenchError("operator has no name: give one, as operator='bicubic' or operator={'name': 'bicubic'}.")
@@ -136,6 +148,8 @@ def _check_images(y: Any) -> None:
             f"y is a {kind}, not a tensor: for an 8-bit image [h, w, 3] give "
             "torch.from_numpy(numpy.array(y)).permute(2, 0, 1)[None].float() / 255."
         )
+    if y.is_meta:
+        raise BenchError("y is on the device meta, which holds no values: give a tensor on the CPU or a GPU.")
     if y.dtype != torch.float32:
         how = "y.float() / 255" if y.dtype == torch.uint8 else "y.float()"
         raise BenchError(f"y is {y.dtype}: give float32 in [0, 1], as {how}.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field
 
@@ -14,7 +14,15 @@ from bench.errors import BenchError
 from bench.settings import Settings, as_text
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
+
+    from bench.operators import Operator
+
+UNITS = (0.0, 1.0)
+"""Intensities of the images that networks were trained on."""
+STRAY = 1.0
+"""How far from `UNITS` an observation may be where nothing bounds it, beside six standard deviations of its noise."""
 
 __all__ = ["Compute", "NetworkMethod", "Settings", "check_scale", "pieces"]
 
@@ -43,7 +51,7 @@ class Compute(Settings):
 
 
 class NetworkMethod(Method):
-    """A method with networks whose weights are in files.
+    """A method with networks that were trained on images in [0, 1], and whose weights are in files.
 
     Args:
         compute: options of computing.
@@ -59,9 +67,29 @@ class NetworkMethod(Method):
         self.project = project
         self.rows = UNTUNED if compute.rows == "auto" else compute.rows
 
+    def prepare(self, operator: Operator, device: torch.device | str = "cpu", posterior: Any = None) -> Self:
+        """As for every method; BenchError also for an operator of another range than [0, 1] or None."""
+        if operator.range not in (UNITS, None):
+            low, high = operator.range
+            raise BenchError(
+                f"{self.facts.title} has a network for images in [0, 1], not for operator.range=[{low:g},{high:g}]: "
+                "scale the images to [0, 1] and leave the range as it is."
+            )
+        return super().prepare(operator, device, posterior)
+
     def files(self) -> Mapping[str, Path]:
         """What `load` read, by role."""
         return self.loaded
+
+    def _check_observed(self, y: Tensor) -> None:
+        """Refuse also observations of another scale, which noise and images without a range would let through."""
+        super()._check_observed(y)
+        low, high, margin = float(y.min()), float(y.max()), STRAY + 6 * self.operator.sigma
+        if low < UNITS[0] - margin or high > UNITS[1] + margin:
+            raise BenchError(
+                f"{self.facts.title} has a network for images in [0, 1], and y has values from {low:.3g} to "
+                f"{high:.3g}: scale the images, y and sigma to [0, 1]."
+            )
 
     def place(self, module: nn.Module, compiled: Callable[[Any, str], None] | None = None) -> Any:
         """Move a network to the device, ready for sampling, in the memory format asked for; compile it if asked.

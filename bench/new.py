@@ -22,6 +22,10 @@ TEMPLATES = Path(__file__).parent / "templates"
 WORDS = ("data", "data_facts", "dataset", "evaluation", "facts", "image", "method", "metric", "metric_facts", "noise",
          "operator", "operator_facts", "separable", "tensor")  # fmt: skip
 """Names whose class would hide one that the templates import."""
+WORDS_OF_YAML = ("false", "inf", "nan", "no", "none", "null", "off", "on", "true", "yes")
+"""What is read as another value than text, or means that there is none."""
+LONGEST = 50
+"""Letters of a name, which is a part of the names of files and folders."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,7 @@ def command(words: list[str]) -> int:
     )
     parser.add_argument("kind", metavar="KIND", help=", ".join(KINDS))
     parser.add_argument("name", metavar="NAME", help="as it will be called on the command line")
-    parser.add_argument("--package", metavar="FOLDER", type=Path, help="make a package there, with its entry point")
+    parser.add_argument("--package", metavar="FOLDER", type=_folder, help="make a package there, with its entry point")
     arguments = parser.parse_args(words)
     files = create(arguments.kind, arguments.name, arguments.package)
     for path in files:
@@ -77,6 +81,12 @@ def command(words: list[str]) -> int:
     print(f"  python -m bench {_fill(KINDS[arguments.kind].first_use, {'name': arguments.name})}")
     print(f"  python -m pytest {test}")
     return 0
+
+
+def _folder(text: str) -> Path:
+    if not text:
+        raise BenchError("--package has no folder: give one, as --package mine.")
+    return Path(text)
 
 
 def create(kind: str, name: str, package: Path | None = None) -> list[Path]:
@@ -97,6 +107,8 @@ def create(kind: str, name: str, package: Path | None = None) -> list[Path]:
     if kind not in KINDS:
         raise BenchError(f"There is no kind '{kind}'.{near_matches(kind, KINDS)}")
     _check_name(kind, name, own=package is not None)
+    if package is not None and (file := next((p for p in (package, *package.parents) if p.is_file()), None)):
+        raise BenchError(f"{file} is a file: give a folder, --package FOLDER.")
     texts = _repository(kind, name) if package is None else _package(kind, name, package)
     if there := next((p for p in texts if p.exists()), None):
         raise BenchError(f"{there} is there already: choose another name, or delete it.")
@@ -108,6 +120,10 @@ def _check_name(kind: str, name: str, own: bool) -> None:
     """Refuse what cannot be the name of a module, a class and a key, or what is taken."""
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise BenchError(f"'{name}' cannot be a name: use small letters, digits and _, beginning with a letter.")
+    if len(name) > LONGEST:
+        raise BenchError(f"'{name[:20]}...' cannot be a name: it has {len(name)} letters, use {LONGEST} at most.")
+    if name in WORDS_OF_YAML:
+        raise BenchError(f"'{name}' cannot be a name: it is a value in YAML or on the command line; choose another.")
     if keyword.iskeyword(name):
         raise BenchError(f"'{name}' cannot be a name: it is a word of Python; choose another.")
     if name in WORDS:

@@ -13,13 +13,14 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, TypeVar, get_args, get_type_hints
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from bench.errors import BenchError, near_matches
+from bench.errors import BenchError, near_settings
 
 T = TypeVar("T")
 
@@ -214,7 +215,7 @@ def _sentence(cls: type[Settings], errors: list[ErrorDetails], key: str, what: s
     if error["type"] == "extra_forbidden":
         known = _known(cls, error["loc"][:-1])
         owner = f" of {what}" if what else ""
-        return f"{name} is no setting{owner}.{near_matches(location[-1], known)}" + ("" if known else " It has none.")
+        return f"{name} is no setting{owner}.{near_settings(location[-1], known)}" + ("" if known else " It has none.")
     if error["type"] == "missing" and isinstance(error["loc"][-1], int):
         return f"{name} is wrong: it should have more values."
     if error["type"] == "missing":
@@ -244,15 +245,23 @@ def _is_tag(part: int | str) -> bool:
 
 
 def _known(cls: Any, location: tuple[int | str, ...]) -> list[str]:
-    """Names of the settings at a place within a group."""
+    """Names of the settings at a place within a group, dotted for those of the groups within."""
     for part in location:
         if (field := _field(cls, str(part))) is not None:
             cls = field.annotation
         cls = _group_within(cls)
     cls = _group_within(cls)
-    if not (isinstance(cls, type) and issubclass(cls, BaseModel)):
-        return []
-    return sorted(field.alias or name for name, field in cls.model_fields.items())
+    return sorted(_names(cls, ""))
+
+
+def _names(annotation: Any, prefix: str) -> Iterator[str]:
+    if get_origin(annotation) in (Union, UnionType):
+        for branch in get_args(annotation):
+            yield from _names(branch, prefix)
+    elif isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        for name, field in annotation.model_fields.items():
+            yield f"{prefix}{field.alias or name}"
+            yield from _names(field.annotation, f"{prefix}{field.alias or name}.")
 
 
 def _field(cls: Any, key: str) -> FieldInfo | None:

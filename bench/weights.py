@@ -1,8 +1,9 @@
 """Known checkpoints: where they come from, whether they are on this machine, and how they get there.
 
 Files are kept in the folder ``weights`` of the cache (:func:`bench.files.cache_dir`), those of LPIPS' backbones where
-torchvision looks for them. A file whose hash nobody has published is pinned when it first arrives: its sha256 is noted
-and every later use is held against it.
+torchvision looks for them. Downloads go on where an earlier attempt ended, which ``torch.hub`` does not do: they are
+written here by hand for that alone. A file whose hash nobody has published is pinned when it first arrives: its sha256
+is noted and every later use is held against it.
 """
 
 from __future__ import annotations
@@ -152,18 +153,21 @@ def verify(checkpoint: Checkpoint, path: Path) -> None:
         BenchError: it is not that file.
 
     """
+    own = path not in (checkpoint.path, _part(checkpoint))
+    mend = f"give the file {checkpoint.file} of {checkpoint.page}" if own else "delete it and fetch it again"
     found = sha256(path)
     pins = _pins()
     expected = checkpoint.sha256 or pins.get(checkpoint.file)
     if expected is not None and not found.startswith(expected):
+        replaced = f", or remove its line in {folder_of_weights() / PINS} if its publisher has replaced it"
         raise BenchError(
-            f"{path} is not {checkpoint.name}: its sha256 is {found[:16]}..., expected {expected[:16]}...; delete it "
-            f"and fetch it again, or remove its line in {folder_of_weights() / PINS} if its publisher has replaced it."
+            f"{path} is not {checkpoint.name}: its sha256 is {found[:16]}..., expected {expected[:16]}...; {mend}"
+            f"{replaced if checkpoint.sha256 is None else ''}."
         )
     if size := checkpoint.size:
         actual = path.stat().st_size
         if actual != size:
-            raise BenchError(f"{path} has {actual} bytes, {checkpoint.name} has {size}: fetch it again.")
+            raise BenchError(f"{path} has {actual} bytes, {checkpoint.name} has {size}: {mend}.")
     if expected is None:
         write_atomic(folder_of_weights() / PINS, json.dumps({**pins, checkpoint.file: found}, indent=1))
 

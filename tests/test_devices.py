@@ -21,6 +21,7 @@ from bench.load import make_method
 from bench.metrics import Evaluation, load_metrics
 from bench.metrics.perceptual import from_stlpips
 from bench.metrics.stlpips import load_weights
+from bench.network import NetworkMethod
 from bench.operators.bicubic import Bicubic
 from bench.training.config import read_training
 from bench.training.trainable import trainables
@@ -77,7 +78,8 @@ def test_methods(
     module = importlib.import_module(type(method).__module__)
     monkeypatch.setattr(module, "load_weights", lambda *_, **__: Path("none"), raising=False)
     for check in ("_check_observed", "_check_range"):
-        monkeypatch.setattr(Method, check, lambda self, x: None)
+        for cls in (Method, NetworkMethod):
+            monkeypatch.setattr(cls, check, lambda self, x: None)
     request.getfixturevalue("pretend")
     method.prepare(Bicubic(64, scale), GPU)
     y = torch.rand(2, 3, 64 // scale, 64 // scale, device=GPU)

@@ -20,9 +20,11 @@ WHITE_IS_ZERO, UNSIGNED = 0, 1
 def list_images(folder: Path) -> list[Path]:
     """All image files below a folder, sorted by their path relative to it (the same order on every machine).
 
-    Hidden files and folders are left out: macOS writes a resource file ``._A.JPG`` beside ``A.JPG``.
+    Hidden files and folders are left out: macOS writes a resource file ``._A.JPG`` beside ``A.JPG``. A link to what is
+    not there counts: it is an image that cannot be read.
     """
-    found = [p.relative_to(folder) for p in folder.rglob("*") if p.suffix.lower() in EXTENSIONS and p.is_file()]
+    images = (p for p in folder.rglob("*") if p.suffix.lower() in EXTENSIONS)
+    found = [p.relative_to(folder) for p in images if p.is_file() or (p.is_symlink() and not p.exists())]
     return [folder / p for p in sorted(found, key=Path.as_posix) if not any(part.startswith(".") for part in p.parts)]
 
 
@@ -67,7 +69,8 @@ def read_rgb(path: Path) -> Image.Image:
             image: Image.Image = ImageOps.exif_transpose(file)
             image.load()
     except FileNotFoundError:
-        raise ImageError(f"{path} does not exist.") from None
+        what = "is a link to what is not there" if path.is_symlink() else "does not exist"
+        raise ImageError(f"{path} {what}.") from None
     except ImageError:
         raise
     except Exception as error:  # noqa: BLE001 -- Pillow reports damaged files by errors of nearly every type

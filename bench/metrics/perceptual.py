@@ -55,7 +55,7 @@ def lpips_weights_missing(backbone: str) -> str | None:
     if not path.is_file():
         return f"no {path.name} in torch's cache"
     if not sha256(path).startswith(path.stem.rsplit("-", 1)[1]):
-        return f"{path} is truncated or damaged: delete it"
+        return f"{path} is truncated, damaged or another file: delete it"
     return None
 
 
@@ -119,6 +119,9 @@ def from_stlpips(weights: Mapping[str, Tensor]) -> PerceptualNet:
 def _load_lpips(backbone: str, device: torch.device) -> PerceptualNet:
     import lpips
 
+    # torchvision hashes what it downloads and not what is there already
+    if _checkpoint(backbone).is_file() and (why := lpips_weights_missing(backbone)):
+        raise BenchError(f"lpips_{backbone} cannot be computed: {why}, or use perceptual=stlpips_alex.")
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")  # it uses torchvision's deprecated `pretrained` argument
         try:

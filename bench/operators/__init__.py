@@ -15,6 +15,7 @@ An operator that is not separable derives from :class:`Operator` and writes `for
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from bench.errors import BenchError
 from bench.registry import Registry
-from bench.settings import Settings, parameters, validate
+from bench.settings import Settings, parameters, validate, written
 
 if TYPE_CHECKING:
     import torch
@@ -111,7 +112,7 @@ class Operator(ABC):
         dtype: float32 or float64.
 
     Raises:
-        BenchError: `scale` does not divide the sides, or leaves fewer than two pixels, or sigma is negative.
+        BenchError: `scale` does not divide the sides, or leaves fewer than two pixels, or sigma or the range is wrong.
 
     """
 
@@ -137,8 +138,12 @@ class Operator(ABC):
                 raise BenchError(f"scale={scale} does not divide the image size {side}: choose a divisor of {side}.")
             if side // scale < 2:
                 raise BenchError(f"scale={scale} leaves an image of {side // scale} pixel: choose a smaller scale.")
-        if sigma < 0:
-            raise BenchError(f"operator.sigma={sigma} is negative: give the standard deviation of the noise.")
+        if not 0 <= sigma < math.inf:
+            raise BenchError(f"operator.sigma={sigma:g} is wrong: give the standard deviation of the noise, 0 or more.")
+        if range is not None and not -math.inf < range[0] < range[1] < math.inf:
+            raise BenchError(
+                f"operator.range={written(range)} is wrong: give the smallest and the largest intensity, as [0,1]."
+            )
         self.size = sides
         self.scale = scale
         self.low_size = self.observed_size(sides)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +13,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from bench.contract import Method, Noise
+from bench.contract import Method, Noise, UnusableSamples
 from bench.errors import OutOfMemoryError
 from bench.machine import is_out_of_memory, release_memory
 from bench.operators import Operator
@@ -23,6 +25,14 @@ if TYPE_CHECKING:
 def say(text: str) -> None:
     """Print a line of progress on stderr, above a progress bar if there is one."""
     tqdm.write(text, file=sys.stderr)
+
+
+@contextmanager
+def failures_recorded() -> Iterator[None]:
+    """Within a run nothing is said of samples that are NaN: the store records them, image by image."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnusableSamples)
+        yield
 
 
 def to_image(pixels: np.ndarray) -> Tensor:
@@ -104,7 +114,8 @@ class Sampler:
 
     def _attempt(self, y: Tensor, ids: Sequence[str], samples: list[int], tau: float | None) -> Tensor | None:
         try:
-            return self.method.sample(y, len(samples), tau, Noise(self.seed, ids, samples, y.device))
+            with failures_recorded():
+                return self.method.sample(y, len(samples), tau, Noise(self.seed, ids, samples, y.device))
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise

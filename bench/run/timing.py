@@ -20,6 +20,7 @@ from bench.config import TimingConfig
 from bench.contract import Method, Noise
 from bench.machine import is_out_of_memory, release_memory
 from bench.network import NetworkMethod
+from bench.run.draw import failures_recorded
 
 GAIN = 1.05
 """A doubled batch must raise the throughput by this factor for the search to go on."""
@@ -129,7 +130,8 @@ def time_once(method: Method, y: Tensor, tau: float | None, seed: int, samples: 
     noise = Noise(seed, [f"timing-{i}" for i in range(len(y))], range(samples), y.device)
     _synchronise(y.device)
     begun = time.perf_counter()
-    method.sample(y, samples, tau, noise)
+    with failures_recorded():
+        method.sample(y, samples, tau, noise)
     _synchronise(y.device)
     return time.perf_counter() - begun
 

@@ -44,6 +44,11 @@ def sentence_of(words: list[str], capfd: pytest.CaptureFixture[str]) -> str:
         (["run", "operator=bicubc"], "There is no operator 'bicubc'. Did you mean 'bicubic'?"),
         (["run", "network/unett@methods.dps.unet=small64"], "There is no group 'network/unett'. Did you mean"),
         (["run", "perceptual=lpips"], "There is no perceptual distance 'lpips'."),
+        (["run", "metrics=[psnr]", "perceptual=foo"], "There is no perceptual distance 'foo'. Known: lpips_alex"),
+        (["run", "operator.sigma=nan"], "operator.sigma=nan is wrong: give the standard deviation"),
+        (["run", "operator.sigma=inf"], "operator.sigma=inf is wrong"),
+        (["run", "operator.range=[1,0]"], "operator.range=[1,0] is wrong: give the smallest and the largest intensity"),
+        (["run", f"variants={{{'v' * 300}: {{method: bicubic}}}}"], "it has 300 letters, use 100 at most"),
         (["run", "scale"], "'scale' is not of the form key=value"),
         (["run", "+n=4"], "There is a setting 'n' already: write n=VALUE, without +."),
         (["run", "out=${nothing}"], "refers to what is not there: Interpolation key 'nothing' not found"),
@@ -89,6 +94,15 @@ def test_mistakes_are_one_sentence(
         ),
         (["run", "methods.cvdvae.prior.width=4"], "cvdvae is not among the methods bicubic"),
         (["run", "methods=[dps]", "methods.dps.steps.x=4"], "methods.dps.steps is a value, not a group of settings"),
+        (["run", "methods=[dps]", "methods.dps.precision=bf16"], "Did you mean 'methods.dps.compute.precision'?"),
+        (["run", "methods=[dps]", "+methods.dps.precison=bf16"], "of dps. Did you mean 'compute.precision'"),
+        (["run", "methods=[dps]", "precision=bf16"], "'precision'. Did you mean 'methods.dps.compute.precision'?"),
+        (["run", "methods=[dps]", "methods.dps.row=3"], "Did you mean 'methods.dps.compute.rows'?"),
+        (
+            ["run", "methods=[dps]", "methods.dps.batch=4"],
+            "There is no setting 'methods.dps.batch'. Did you mean 'batch'?",
+        ),
+        (["run", "methods=[dps]", "methods.dps.foo=4"], "Known: methods.dps.clip, methods.dps.compute, "),
         (["run", "methods=[dps]", "+methods.dps.unet.foo=1"], "methods.dps.unet.foo is no setting of dps. Known: "),
         (["run", "+methods.bicubic.foo=1"], "methods.bicubic.foo is no setting of bicubic. It has none."),
         (["train", "method=vdvae", "lrr=1"], "There is no setting 'lrr'. Did you mean 'lr'"),
@@ -102,6 +116,24 @@ def test_unknown_settings_get_near_matches_at_every_depth(
     words: list[str], sentence: str, capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     assert sentence in sentence_of([*words, "device=cpu", f"out={tmp_path / 'run'}"], capfd)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("# @package methods.mine\na: [1, 2\n", "mine.yaml, line 3, column 1: this is no YAML (expected ',' or ']'"),
+        ("# @package methods.mine\na: 1\n b: 2\n", "mine.yaml, line 3, column 3: this is no YAML"),
+        ("- a\n- b\n", "methods=['a', 'b'] is no group of settings"),
+        ("# @package methods.mine\n- a\n", "methods.mine=['a'] is wrong: it should be a group of settings"),
+    ],
+)
+def test_a_damaged_yaml_file_is_one_sentence(
+    text: str, sentence: str, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "methods").mkdir()
+    (tmp_path / "methods" / "mine.yaml").write_text(text)
+    words = ["run", "methods=[mine]", "--config-dir", str(tmp_path), "device=cpu", f"out={tmp_path / 'run'}"]
+    assert sentence in sentence_of(words, capfd)
 
 
 @pytest.mark.parametrize(
@@ -148,7 +180,7 @@ def test_wrong_values_are_one_sentence_that_names_the_key(
 @pytest.mark.parametrize(
     ("word", "sentence"),
     [
-        ("variants={dps20: {method: dsp}}", "There is no method 'dsp'. Did you mean 'dps'?"),
+        ("variants={dps20: {method: dsp}}", "There is no method 'dsp'. Did you mean 'dps'"),
         ("variants={bicubic: {method: bicubic}}", "there is a row 'bicubic' already"),
         ("variants={a/b: {method: bicubic}}", "'a/b' cannot be the name of rows: use letters, digits and - _ . +"),
         ("variants={dps20: {steps: 3}}", "variants.dps20 has no method: write variants={dps20: {method: NAME, ...}}."),

@@ -13,13 +13,13 @@ from torch import Tensor
 
 from bench import load_method
 from bench.config import RunConfig
-from bench.contract import Noise
+from bench.contract import Noise, UnusableSamples
 from bench.data import make_dataset
 from bench.errors import BenchError
 from bench.load import make_method
 from bench.operators import make_operator
 from bench.operators.bicubic import Bicubic, enlarge
-from bench.run.draw import Sampler, observe
+from bench.run.draw import Sampler, finite_images, observe
 
 
 def observed(photographs: Tensor, scale: int, size: tuple[int, int] = (64, 64)) -> Tensor:
@@ -86,6 +86,22 @@ def test_methods_of_any_size_follow_y(name: str, photographs: Tensor) -> None:
             torch.testing.assert_close(x[:, 0], enlarge(y, size).clamp(0, 1))
 
 
+def test_samples_that_failed_are_named(photographs: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    m = load_method("bicubic", np.int64(4), device="cpu")  # type: ignore[arg-type]
+    real = m.method.draw
+
+    def draw(y: Tensor, n: int, tau: float | None, noise: Noise) -> Tensor:
+        x = real(y, n, tau, noise)
+        x[1:] = torch.nan
+        return x
+
+    monkeypatch.setattr(m.method, "draw", draw)
+    for _ in range(2):  # every time
+        with pytest.warns(UnusableSamples, match=r"failed for 2 of 3 images, y\[\[1, 2\]\]: samples of them are NaN"):
+            x = m.sample(observed(photographs, 4), 2)
+    assert finite_images(x).tolist() == [True, False, False]
+
+
 def test_a_network_fixes_the_size(photographs: Tensor) -> None:
     m = load_method("sr3", 8, steps=2)
     with pytest.raises(BenchError, match=r"expects y of the shape \[B, 3, 8, 8\], got \[3, 3, 8, 4\]"):
@@ -109,6 +125,7 @@ def test_another_operator_and_its_noise(photographs: Tensor) -> None:
         (("bicubik", 4), {}, "There is no method 'bicubik'. Did you mean 'bicubic'?"),
         (("dps", 8), {"step": 4}, "methods.dps.step is no setting of dps. Did you mean 'steps'"),
         (("dps", 8), {"compute": {"row": 4}}, "methods.dps.compute.row is no setting of dps. Did you mean 'rows'"),
+        (("dps", 8), {"precision": "bf16"}, "precision is no setting of dps. Did you mean 'compute.precision'?"),
         (("dps", 8), {"steps": "many"}, "methods.dps.steps=many is wrong: it should be a whole number."),
         (("cvdvae", 3), {}, "CVDVAE does not do scale=3: it does bicubic x4, x8"),
         (("cvdvae", 8), {"operator": "average"}, "CVDVAE does not do operator=average: it does bicubic x4, x8"),
@@ -116,6 +133,14 @@ def test_another_operator_and_its_noise(photographs: Tensor) -> None:
         (("bicubic", 8), {"operator": "bicubik"}, "There is no operator 'bicubik'. Did you mean 'bicubic'?"),
         (("bicubic", 8), {"device": "tpu"}, "device=tpu"),
         (("bicubic", 2.5), {}, "scale=2.5 is wrong: give a whole number, as 4 or 8."),
+        ((3, 8), {}, "The method's name is 3: give that of its configuration"),
+        (("bicubic", 8), {"device": None}, "device=None is wrong: give text"),
+        (("bicubic", 8), {"operator": None}, "operator=None is wrong: give a name or settings"),
+        (("dps", 8), {"operator": {"name": "bicubic", "range": [0, 255]}}, "not for operator.range=[0,255]"),
+        (("bicubic", 8), {"sigma": float("nan")}, "operator.sigma=nan is wrong"),
+        (("bicubic", 8), {"sigma": float("inf")}, "operator.sigma=inf is wrong"),
+        (("bicubic", 8), {"sigma": -1.0}, "operator.sigma=-1 is wrong"),
+        (("bicubic", 8), {"operator": {"name": "bicubic", "range": [1, 0]}}, "operator.range=[1,0] is wrong"),
         (("dps", 8), {"weights": "nowhere.pt"}, "The weights nowhere.pt do not exist"),
     ],
 )
@@ -138,10 +163,11 @@ def test_wrong_arguments_are_one_sentence(arguments: tuple[Any, ...], settings: 
             r"\[3, 8, 6\], not .*: for one image give y\[No",
         ),
         (lambda a: torch.from_numpy(a).float() / 255, r"\[8, 6, 3\], not .*: give y.movedim\(-1, -3\)\[None\]"),
+        (lambda a: torch.zeros(1, 3, 8, 6, device="meta"), "y is on the device meta"),
         (lambda a: torch.zeros(1, 4, 8, 6), r"\[1, 4, 8, 6\], not \[B, 3, h, w\]"),
         (lambda a: torch.from_numpy(a).permute(2, 0, 1)[None].float(), "expects y between 0 and 1, got values from"),
     ],
-    ids=["numpy", "PIL", "uint8", "float64", "one image", "channels last", "four channels", "0 to 255"],
+    ids=["numpy", "PIL", "uint8", "float64", "one image", "channels last", "meta", "four channels", "0 to 255"],
 )
 def test_wrong_images_are_told_how_to_be_converted(make: Callable[[np.ndarray], Any], sentence: str) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (8, 6, 3), dtype=np.uint8)

@@ -10,7 +10,7 @@ import pytest
 
 import bench.new
 from bench.errors import BenchError
-from bench.new import KINDS, create
+from bench.new import KINDS, command, create
 
 ROOT = Path(__file__).parents[2]
 
@@ -101,6 +101,10 @@ def test_packages_of_every_kind_are_complete(kind: str, tmp_path: Path) -> None:
         ("method", "2nd", "'2nd' cannot be a name"),
         ("method", "Mine", "'Mine' cannot be a name"),
         ("method", "../mine", "'../mine' cannot be a name"),
+        ("method", "m" * 300, "'mmmmmmmmmmmmmmmmmmmm...' cannot be a name: it has 300 letters, use 50 at most"),
+        ("method", "null", "'null' cannot be a name: it is a value in YAML"),
+        ("method", "true", "'true' cannot be a name: it is a value in YAML"),
+        ("dataset", "none", "'none' cannot be a name: it is a value in YAML"),
         ("method", "lambda", "'lambda' cannot be a name: it is a word of Python"),
         ("method", "noise", "'noise' cannot be a name: it is a word of the suite"),
         ("method", "bicubic", "There is a method 'bicubic' already"),
@@ -119,6 +123,20 @@ def test_names_that_cannot_be_had_are_refused(kind: str, name: str, sentence: st
 def test_a_package_cannot_hide_another(tmp_path: Path) -> None:
     with pytest.raises(BenchError, match="There is a Python module 'json' already"):
         create("method", "json", tmp_path)
+
+
+@pytest.mark.parametrize("below", ["", "deep/mine"])
+def test_a_package_in_the_place_of_a_file(below: str, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("mine")
+    with pytest.raises(BenchError, match=f"{file} is a file: give a folder"):
+        create("dataset", "d1", file / below)
+    assert file.read_text() == "mine"
+
+
+def test_a_package_without_a_folder() -> None:
+    with pytest.raises(BenchError, match="--package has no folder"):
+        command(["method", "mine", "--package", ""])
 
 
 def test_existing_files_are_kept(tmp_path: Path) -> None:

@@ -1,16 +1,21 @@
 """`Method.sample` alone: what it checks, what it adds to an author's `draw`, and what it leaves out."""
 
+import warnings
 from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from bench.contract import Facts, Method, Noise
+from bench.contract import Facts, Method, Noise, UnusableSamples
 from bench.errors import BenchError
+from bench.network import NetworkMethod
 from bench.operators import Operator
 from bench.operators.average import Average
 from bench.operators.bicubic import Bicubic, enlarge
+from bench.run.draw import Sampler, finite_images
 from methods.bicubic import Bicubic as Enlargement
 
 
@@ -112,16 +117,27 @@ def test_a_method_without_a_temperature_ignores_it(y: Tensor) -> None:
         assert method.seen_tau is None
 
 
-@pytest.mark.parametrize("tau", [0.0, -0.1, 1.01, float("nan")])
-def test_a_temperature_out_of_range(method: Grainy, y: Tensor, tau: float) -> None:
+@pytest.mark.parametrize("tau", [0.0, -0.1, 1.01, float("nan"), "a", [0.5]])
+def test_a_temperature_out_of_range(method: Grainy, y: Tensor, tau: Any) -> None:
     with pytest.raises(BenchError, match="is not a number above 0 and up to 1"):
         method.sample(y, 2, tau)
 
 
-@pytest.mark.parametrize("n", [0, -1, 1.5, True])
-def test_a_wrong_number_of_samples(method: Grainy, y: Tensor, n: int) -> None:
+@pytest.mark.parametrize("n", [0, -1, 1.5, True, "2", None])
+def test_a_wrong_number_of_samples(method: Grainy, y: Tensor, n: Any) -> None:
     with pytest.raises(BenchError, match=f"got 3 and n={n}"):
         method.sample(y, n)
+
+
+def test_numbers_may_be_those_of_numpy(method: Grainy, y: Tensor) -> None:
+    assert torch.equal(method.sample(y, np.int64(2), np.float64(0.8)), method.sample(y, 2, 0.8))  # type: ignore[arg-type]
+
+
+def test_what_is_no_noise(method: Grainy, y: Tensor) -> None:
+    with pytest.raises(BenchError, match=r"noise=5 is no source of noise: give bench\.contract\.Noise"):
+        method.sample(y, 2, 0.8, 5)  # type: ignore[arg-type]
+    with pytest.raises(BenchError, match="The noise is on meta, not on cpu"):
+        method.sample(y, 2, 0.8, Noise(0, ["a", "b", "c"], range(2), "meta"))
 
 
 @pytest.mark.parametrize(
@@ -210,11 +226,46 @@ def spoil(value: float, factor: float = 1.0) -> Callable[[Tensor], Tensor]:
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_an_image_that_fails_costs_itself_alone(method: Grainy, y: Tensor, value: float) -> None:
-    x = returns(spoil(value)).sample(y, 2)
+    with pytest.warns(UnusableSamples) as said:
+        x = returns(spoil(value)).sample(y, 2)
     assert not x[0].isfinite().all()
     assert torch.equal(x[1:], method.sample(y, 2)[1:])
+    assert "Changed failed for 1 of 3 images, y[0]: samples of them are NaN or infinite" in str(said[0].message)
+    assert said[0].filename == __file__
 
 
+def test_nothing_is_said_of_good_samples_nor_in_a_run_that_records_them(method: Grainy, y: Tensor) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        method.sample(y, 2)
+        x = Sampler(returns(spoil(float("nan"))), "grainy", seed=0, n=2)(y, ["a", "b", "c"], 0.8)
+    assert finite_images(x).tolist() == [False, True, True]
+
+
+class Learned(NetworkMethod):
+    """Enlargement that is declared to be a network."""
+
+    facts = Facts(title="Learned")
+
+    def draw(self, y, n, tau, noise):
+        return self.finish(enlarge(y, self.operator.size)[:, None].repeat(1, n, 1, 1, 1), y)
+
+
+def test_a_network_refuses_images_of_another_range(y: Tensor) -> None:
+    for settings in ({"range": (0.0, 255.0)}, {"range": (-1.0, 1.0)}):
+        with pytest.raises(BenchError, match=r"has a network for images in \[0, 1\], not for operator.range=\["):
+            Learned().prepare(Bicubic(16, 4, **settings))
+        assert Enlargement().prepare(Bicubic(16, 4, **settings)).operator.range == settings["range"]
+    unbounded = Learned().prepare(Bicubic(16, 4, range=None))
+    assert unbounded.sample(1.6 * y - 0.3, 1).shape == (3, 1, 3, 16, 16)  # as images of `gaussians`
+    noisy = Learned().prepare(Bicubic(16, 4, sigma=0.5))
+    assert noisy.sample(y + 2.5, 1).max() <= 1
+    for method, other in ((unbounded, 9 * y - 4), (unbounded, 255 * y), (noisy, 255 * y)):
+        with pytest.raises(BenchError, match=r"and y has values from .*: scale the images, y and sigma"):
+            method.sample(other, 1)
+
+
+@pytest.mark.filterwarnings("ignore::bench.contract.UnusableSamples")
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_an_image_that_fails_does_not_hide_another(y: Tensor, value: float) -> None:
     with pytest.raises(BenchError, match="returned values from"):

@@ -101,6 +101,26 @@ def test_a_local_file(address: str, tmp_path: Path) -> None:
         weights.add(c, tmp_path / "nothing")
 
 
+@pytest.mark.parametrize("published", [True, False])
+def test_a_wrong_local_file_is_the_persons_own(tmp_path: Path, published: bool) -> None:
+    good, wrong = tmp_path / "good", tmp_path / "wrong"
+    good.write_bytes(CONTENT)
+    wrong.write_bytes(b"another")
+    c = checkpoint(None, **({"sha256": DIGEST} if published else {}))
+    weights.add(c, good)
+    with pytest.raises(BenchError) as error:
+        weights.add(c, wrong)
+    assert f"{wrong} is not mine: its sha256 is " in str(error.value)
+    assert "give the file mine.pt of a page" in str(error.value)
+    assert "delete" not in str(error.value)
+    assert ("pins.json" in str(error.value)) is not published  # what is published is in no list of ours
+    assert wrong.is_file()
+    assert c.path.read_bytes() == CONTENT
+    c.path.write_bytes(b"damaged")
+    with pytest.raises(BenchError, match="delete it and fetch it again"):
+        weights.get(c)
+
+
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9/x", "missing"])
 def test_no_network_is_one_sentence(url: str, address: str) -> None:
     with pytest.raises(BenchError, match=r"could not be downloaded from .*check the network"):

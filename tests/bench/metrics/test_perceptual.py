@@ -11,6 +11,7 @@ import lpips
 import numpy as np
 import pytest
 import torch
+import torchvision
 
 from bench.errors import BenchError
 from bench.metrics import Evaluation, load_metrics, metrics, resolve_metrics
@@ -179,7 +180,23 @@ def test_damaged_weights_count_as_missing(tmp_path, monkeypatch: pytest.MonkeyPa
     assert "no alexnet" in module.lpips_weights_missing("alex")
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / module.BACKBONES["alex"]).write_bytes(b"half a file")
-    assert "truncated or damaged" in module.lpips_weights_missing("alex")
+    assert "truncated, damaged or another file" in module.lpips_weights_missing("alex")
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_wrong_file_in_the_cache_is_not_used(tmp_path, monkeypatch: pytest.MonkeyPatch, whole: bool) -> None:
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    path = tmp_path / "checkpoints" / module.BACKBONES["alex"]
+    path.parent.mkdir()
+    if whole:  # one that would load: an AlexNet, but not the published one
+        torch.save(torchvision.models.alexnet().state_dict(), path)
+    else:
+        path.write_bytes(b"no weights at all")
+    load_net.cache_clear()
+    with pytest.raises(
+        BenchError, match=r"lpips_alex cannot be computed: .*7be5be79\.pth is .*another file: delete it"
+    ):
+        load_net("lpips_alex", torch.device("cpu"))
 
 
 def test_no_network_is_one_sentence(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:

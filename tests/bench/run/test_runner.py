@@ -149,6 +149,18 @@ def test_one_bad_image_does_not_end_a_run(configure: Configure, image_folder: Pa
     assert len(rows(directory, "bicubic", None)) == 4
 
 
+def test_a_name_that_is_not_utf8_is_an_image_like_any_other(configure: Configure, image_folder: Path) -> None:
+    os.rename(image_folder / "1.png", os.fsencode(image_folder) + b"/caf\xe9.png")
+    (image_folder / "2.png").unlink()
+    (image_folder / "2.png").symlink_to(image_folder / "gone.png")
+    directory, complete = run(configure("dataset=folder", f"dataset.path={image_folder}", "dataset.size=64", "limit=4"))
+    assert not complete
+    assert rows(directory, "bicubic", None)["image"].tolist() == ["0.png", "3.png", "caf\\udce9.png"]
+    assert [(f["image"], f["reason"].endswith("is a link to what is not there.")) for f in directory.failures] == [
+        ("2.png", True)
+    ]
+
+
 def test_nan_is_recorded_and_the_other_images_are_measured(configure: Configure, add) -> None:
     class Nan(Noisy):
         def draw(self, y, n, tau, noise):
