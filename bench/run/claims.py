@@ -135,9 +135,9 @@ class Claims:
         """Whether a cell needs its method no more, not even to compute its rows anew."""
         cell = self.directory.cell(key)
         before = cell.identity
-        if before is None or key in stale or self.needs_method(cell):
+        if before is None or key in stale or not cell.is_described or self.needs_method(cell):
             return False
-        return self.config.stale == "refuse" or recorded_hashes(cell) == before["weights"]
+        return self.config.stale == "refuse" or recorded_hashes(cell) == before.get("weights", {})
 
 
 def _more(found: Collection[Any]) -> str:

@@ -196,7 +196,7 @@ class Session:
         if not self.timed or self.config.shard is not None:
             return False
         before = cell.timing
-        return before is None or before["compute"] != self.loaded.compute(cell.key.label)
+        return before is None or before.get("compute") != self.loaded.compute(cell.key.label)
 
     def _needs_method(self, cell: Cell) -> bool:
         """Whether anything is left to do that needs the method itself."""
