@@ -183,7 +183,7 @@ class Cell:
     def is_empty(self) -> bool:
         """Whether there are neither rows of any kind nor samples."""
         rows = any(not self._rows(kind).empty for kind in KEYS)
-        return not rows and not self._drawn() and not any(self.samples.folder.glob("*_*"))
+        return not rows and not self._drawn() and not self.samples.kept
 
     def done(self) -> set[int]:
         """Indices of the images that have rows."""
@@ -311,6 +311,7 @@ class Cell:
             if path.is_file():
                 write_json(aside / path.name, read_json(path))
         self._move(aside / "samples", self.samples.of(indices))
+        self._move(aside / "hashes", self.samples.hashes_of(indices))
         frames = [self._rows(kind) for kind in ("samples", "images")]
         chosen = [_of_images(frame, indices) for frame in frames]
         self._write(aside, "", *(frame[c] for frame, c in zip(frames, chosen, strict=True)))

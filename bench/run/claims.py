@@ -59,7 +59,10 @@ class Claims:
         with self.directory.claiming():  # another part may have claimed meanwhile
             for cell, reasons in self._of_something_else(now, others):
                 say(f"{cell.folder}: {'; '.join(reasons)}: the old rows are in {cell.supersede().name}.")
+                if not any(c.samples.kept for c in [*self._cells(now), *others] if c.key.scale == cell.key.scale):
+                    self.directory.drop_images(cell.key.scale)
             for cell, indices in self._of_other_images(now, others).items():
+                self.directory.drop_images(cell.key.scale, indices)
                 say(f"{cell.folder}: {len(indices)} images changed: their rows are in {cell.supersede(indices).name}.")
             for key, (facts, files) in stored.items():
                 self.directory.cell(key).claim(now[key], facts, files)

@@ -19,6 +19,7 @@
         drawn.json         content of images that have samples but no rows: pictures of `reproduce`
         parts/             the same, one pair of files per batch, while the run goes on
         samples/           the samples themselves, 000007_2.png: image 7, sample 2
+        hashes/            their pixels' sha256, a file per image: a replaced file is never taken for a sample
         superseded-1/      what stale=recompute has set aside
     images/x8/000000/      hr.png and lr.png of the images that figures show
     table.csv .md .tex     and the other tables and figures, made again from the rows at any time
@@ -30,7 +31,7 @@ at all. A batch counts as done when its ``.samples.parquet`` is there, which is 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -249,6 +250,20 @@ class RunDir:
     def image_folder(self, scale: int, index: int) -> Path:
         """Where ``hr.png`` and ``lr.png`` of an image are."""
         return self.path / "images" / f"x{scale}" / f"{index:06d}"
+
+    def has_image(self, scale: int, index: int) -> bool:
+        """Whether both pictures of an image are there."""
+        return all((self.image_folder(scale, index) / f"{name}.png").is_file() for name in ("hr", "lr"))
+
+    def drop_images(self, scale: int, indices: Collection[int] | None = None) -> None:
+        """Delete pictures of images (all, or some) that are no longer what they were; the next samples bring new ones.
+
+        Their folders stay, which tell the images that are shown.
+        """
+        for path in sorted((self.path / "images" / f"x{scale}").glob("*/[hl]r.png")):
+            if indices is None or (path.parent.name.isdecimal() and int(path.parent.name) in indices):
+                with disk_errors(path):
+                    path.unlink()
 
     def set_image(self, scale: int, index: int, hr: np.ndarray, lr: np.ndarray) -> None:
         """Keep an image and its observation, uint8 [H, W, 3] and [h, w, 3], for the figures."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,15 +11,21 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from PIL import Image
 
+from bench.cli import main
 from bench.config import RunConfig
 from bench.contract import Facts, Method
 from bench.errors import BenchError, DiskError
 from bench.files import disk_errors, read_json, write_atomic
-from bench.operators.bicubic import enlarge
+from bench.operators.bicubic import Bicubic, enlarge
+from bench.report.figures import sample_grids
+from bench.report.plots import write_plots
 from bench.report.tables import write_tables
 from bench.run.cell import Cell, CellKey
 from bench.run.runner import run
+from bench.run.samples import SampleFiles
 from bench.run.store import RunDir
 
 Configure = Callable[..., RunConfig]
@@ -242,3 +249,105 @@ def test_only_a_disk_with_room_again_lets_the_same_command_go_on(tmp_path: Path)
 
     assert sentence(errno.ENOSPC).endswith("free some space. What is done is kept; the same command goes on.")
     assert sentence(errno.EEXIST).endswith("move it away, or choose another out=DIR.")
+
+
+# pictures and samples
+
+
+def test_no_old_picture_stands_beside_new_rows(configure: Configure, add) -> None:
+    config = add(Noisy, quick(configure, "operator.sigma=0.1"))
+    directory, _ = run(config)
+    figures = directory.path / "figures"
+    sample_grids(directory)
+    (figures / "pareto_x8.png").write_bytes(b"")
+    assert (figures / "samples_x8.png").is_file()
+    old = (directory.image_folder(8, 0) / "lr.png").read_bytes()
+    more = ["operator.sigma=0.1", "seed=5", "stale=recompute", "save_samples=none"]
+    run(add(Noisy, quick(configure, *more)))
+    assert sample_grids(directory) == []
+    write_plots(directory)
+    assert {p.stem for p in figures.iterdir()} == {"distributions_x8"}
+    assert not directory.has_image(8, 0)
+    run(add(Noisy, quick(configure, *more[:2], "resample=true", "save_samples=all")))
+    assert (directory.image_folder(8, 0) / "lr.png").read_bytes() != old
+    assert len(sample_grids(directory)) == 2
+
+
+def test_a_lost_picture_is_made_again(configure: Configure, add) -> None:
+    directory, _ = run(add(Noisy, quick(configure)))
+    first = [path.read_bytes() for path in sample_grids(directory)]
+    for name in ("lr", "hr"):
+        (directory.image_folder(8, 0) / f"{name}.png").unlink()
+        with pytest.raises(BenchError, match=rf"{name}\.png is gone: the same run makes it again"):
+            sample_grids(directory)
+        Noisy.drawn = 0
+        assert run(add(Noisy, quick(configure)))[1]
+        assert Noisy.drawn == 0
+        assert [path.read_bytes() for path in sample_grids(directory)] == first
+
+
+@pytest.mark.parametrize("side", [32, 64])
+@pytest.mark.parametrize("kind", ["png", "npy"])
+def test_a_replaced_sample_is_never_taken(configure: Configure, add, kind: str, side: int) -> None:
+    settings = [f"quantise={'true' if kind == 'png' else 'false'}"]
+    directory, _ = run(add(Noisy, quick(configure, *settings)))
+    path = cell(directory).folder / "samples" / f"000001_1.{kind}"
+    whole = path.read_bytes()
+    if kind == "png":
+        Image.fromarray(np.zeros((side, side, 3), np.uint8)).save(path)
+    else:
+        np.save(path, np.zeros((3, side, side), np.float32))
+    with pytest.raises(BenchError, match=rf"{path.name} is damaged \(its pixels are not those that were drawn\)"):
+        sample_grids(directory)
+    more = [*settings, "metrics=[psnr,ssim]"]
+    directory, complete = run(add(Noisy, quick(configure, *more)))
+    assert not complete
+    assert f"{path.name} is damaged" in directory.failures[0]["reason"]
+    path.unlink()
+    assert run(add(Noisy, quick(configure, *more, "resample=true")))[1]
+    assert path.read_bytes() == whole
+    assert cell(directory).read("samples")["ssim"].notna().all()
+
+
+def test_samples_of_an_earlier_version_are_checked_by_their_size(tmp_path: Path) -> None:
+    operator = Bicubic(64, 8)
+    files = SampleFiles(tmp_path / "samples")
+    files.write(0, torch.rand(2, 3, 64, 64), operator, rounded=True)
+    for path in files.hashes_of([0]):
+        path.unlink()
+    assert files.read(0, 2, operator).shape == (2, 3, 64, 64)
+    Image.new("RGB", (32, 32)).save(tmp_path / "samples" / "000000_1.png")
+    with pytest.raises(BenchError, match=r"000000_1\.png is damaged \(it has 32x32 pixels, not 64x64\)"):
+        files.read(0, 2, operator)
+
+
+def test_written_samples_have_their_hashes(tmp_path: Path) -> None:
+    files = SampleFiles(tmp_path / "samples")
+    x = torch.rand(2, 3, 64, 64)
+    files.write(3, x, Bicubic(64, 8), rounded=False)
+    (hashes,) = files.hashes_of([1, 3])
+    assert json.loads(hashes.read_text()) == [
+        hashlib.sha256(b"(3, 64, 64) <f4" + s.numpy().tobytes()).hexdigest() for s in x
+    ]
+
+
+# what is said
+
+
+def test_where_nothing_was_measured_no_tables_are_promised(
+    configure: Configure, tmp_path: Path, image_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in image_folder.iterdir():
+        path.write_bytes(b"broken")
+    words = ["run", "methods=[bicubic]", "dataset=folder", f"dataset.path={image_folder}", "limit=1", "scale=8"]
+    assert main([*words, "metrics=[psnr]", "device=cpu", f"out={tmp_path / 'run'}"]) == 1
+    out = capsys.readouterr().out
+    assert "Nothing has been measured" in out
+    assert "Tables and figures" not in out
+
+
+def test_tables_say_what_they_leave_out(configure: Configure, capsys: pytest.CaptureFixture[str]) -> None:
+    directory, _ = run(quick(configure, "methods=[bicubic]"))
+    (directory.path / "cells" / "bicubic_x8" / "images.parquet").unlink()
+    assert main(["tables", str(directory.path)]) == 0
+    assert "bicubic_x8: 2 images have rows of one kind alone, which the same run" in capsys.readouterr().err
