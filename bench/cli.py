@@ -95,7 +95,8 @@ def _run(words: list[str]) -> int:
         directory, complete = run(config)
         if config.shard is None:
             print(_write_results(directory, config.paper))
-            print(f"\nTables and figures: {directory.path}")
+            if directory.cells():
+                print(f"\nTables and figures: {directory.path}")
         else:
             print(part_done(config.shard))
         if not complete:
@@ -225,6 +226,10 @@ def _write_results(directory: RunDir, paper: bool) -> str:
     from bench.report.tables import write_tables
     from bench.report.truth import write_truth
 
+    for cell in directory.claimed():
+        if half := len(cell.half_done()):
+            sentence = f"{half} images have rows of one kind alone, which the same run computes again"
+            print(f"bench: {cell.folder}: {sentence}; they are left out.", file=sys.stderr)
     table = write_tables(directory)
     write_calibration(directory, write_truth(directory))
     if paper:

@@ -19,6 +19,10 @@ class ImageError(BenchError):
     """An input image that cannot be used; the run records it and goes on with the others."""
 
 
+class DiskError(BenchError):
+    """A file cannot be written: no fault of a method, and nothing that is computed could be kept."""
+
+
 class OutOfMemoryError(BenchError):
     """One single sample does not fit into the device's memory."""
 

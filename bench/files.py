@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from pydantic import TypeAdapter, ValidationError
 
-from bench.errors import BenchError
+from bench.errors import BenchError, DiskError
 
 
 def cache_dir() -> Path:
@@ -50,17 +51,28 @@ def file_identity(path: Path) -> list[Any]:
 
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turn a failed write into one sentence."""
+    """Turn a failed write into one sentence.
+
+    Raises:
+        DiskError: the disk is full or not writable, or something is in the way.
+
+    """
+    goes_on = "What is done is kept; the same command goes on."
+    in_the_way = "a file is where a folder should be: move it away, or choose another out=DIR."
     try:
         yield
     except OSError as error:
         why = {
-            errno.ENOSPC: "the disk is full: free some space",
-            errno.EDQUOT: "the disk quota is used up: free some space",
-            errno.EACCES: "the folder is not writable: choose another out=DIR",
-            errno.EROFS: "the disk is read-only: choose another out=DIR",
-        }.get(error.errno or 0, str(error))
-        raise BenchError(f"Could not write {path}: {why}. What is done is kept; the same command goes on.") from error
+            errno.ENOSPC: f"the disk is full: free some space. {goes_on}",
+            errno.EDQUOT: f"the disk quota is used up: free some space. {goes_on}",
+            errno.EACCES: "the folder is not writable: choose another out=DIR.",
+            errno.EROFS: "the disk is read-only: choose another out=DIR.",
+            errno.EEXIST: in_the_way,
+            errno.ENOTDIR: in_the_way,
+            errno.EISDIR: "a folder is where a file should be: move it away, or choose another out=DIR.",
+            errno.ENAMETOOLONG: "the name is too long: choose a shorter one.",
+        }.get(error.errno or 0, f"{error}. {goes_on}")
+        raise DiskError(f"Could not write {path}: {why}") from error
 
 
 @contextmanager
@@ -68,7 +80,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """A temporary file that takes the place of `path` in full, or not at all where the block raises.
 
     Raises:
-        BenchError: the disk is full or not writable.
+        DiskError: the disk is full or not writable.
 
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -84,7 +96,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
-    """Write a file in full or not at all; BenchError if the disk is full or not writable."""
+    """Write a file in full or not at all; DiskError if the disk is full or not writable."""
     with replacing(path) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
@@ -101,9 +113,26 @@ def write_png(path: Path, image: np.ndarray) -> None:
     write_atomic(path, buffer.getvalue())
 
 
-def read_json(path: Path) -> Any:
-    """Read JSON; BenchError where it is damaged."""
+def read_json(path: Path, shape: Any = Any, mend: str = "delete it and run again") -> Any:
+    """Read JSON.
+
+    Args:
+        path: the file.
+        shape: the type that its content must have, as a type hint or a pydantic model.
+        mend: what a person can do where it is damaged.
+
+    Raises:
+        BenchError: the file is damaged or of another shape.
+
+    """
     try:
-        return json.loads(path.read_text())
-    except (ValueError, OSError) as error:
-        raise BenchError(f"{path} cannot be read ({error}): delete it and run again.") from error
+        content = json.loads(path.read_text())
+        TypeAdapter(shape).validate_json(json.dumps(content), strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        reason = f"{where}: {first['msg']}" if where else first["msg"]
+        raise BenchError(f"{path} is not what a run writes ({reason}): {mend}.") from error
+    except (ValueError, OSError, RecursionError) as error:
+        raise BenchError(f"{path} cannot be read ({error}): {mend}.") from error
+    return content

@@ -24,6 +24,7 @@ from bench.paper import plan
 from bench.paper.config import PICTURES, TABLES, Reproduction
 from bench.paper.tables import Entry, write_paper_table
 from bench.report.figures import (
+    SAME_RUN,
     Strip,
     picture_grid,
     sample_grids,
@@ -85,7 +86,8 @@ def reproduce(r: Reproduction) -> bool:
     if "figure6" in r.parts:
         complete &= _figure6(r)
     if dataset is not None or "figure6" in r.parts:
-        print(f"\nTables: {r.run.out / 'paper'}; figures: {r.run.out / 'figures'}.")
+        folders = {"tables": r.run.out / "paper", "figures": r.run.out / "figures"}
+        print(f"\nWritten: {'; '.join(f'{kind} in {folder}' for kind, folder in folders.items() if folder.is_dir())}.")
     return complete
 
 
@@ -288,7 +290,7 @@ def _temperature_figure(directory: RunDir, rows: Sequence[tuple[int, CellKey, st
         keys = sorted((k for _, k, _ in rows if k.scale == scale), key=lambda k: k.tau or 0.0)
         index = rows[0][0]
         shown = [sample_picture(directory.cell(k), index, 0) for k in keys]
-        ends = [read_picture(directory.image_folder(scale, index) / f"{end}.png") for end in ("lr", "hr")]
+        ends = [read_picture(directory.image_folder(scale, index) / f"{end}.png", SAME_RUN) for end in ("lr", "hr")]
         strips.append(Strip(f"x{scale}", [ends[0], *shown, ends[1]]))
     return picture_grid(strips, ["LR", *(f"τ = {t:g}" for t in taus), "HR"])
 

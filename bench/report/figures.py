@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,15 +11,18 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from bench.files import write_atomic
-from bench.run.cell import Cell
-from bench.run.samples import read_picture
+from bench.errors import BenchError
+from bench.files import disk_errors, write_atomic
+from bench.run.cell import Cell, tau_text
+from bench.run.samples import damaged, read_picture
 from bench.run.store import RunDir
 
 mpl.rcParams["svg.fonttype"] = "none"
 TILE = 1.1
 """Side of a picture in inches."""
 DPI = 150
+SAME_RUN = "the same run makes it again"
+"""What brings back a picture of an image."""
 SPREAD = 0.2
 """Standard deviation, of intensities in [0, 1], at the bright end of the maps."""
 
@@ -43,7 +46,8 @@ def sample_grids(run: RunDir) -> list[Path]:
     labels = list(config["methods"])
     cells = sorted(run.cells(), key=lambda c: [*labels, c.key.label].index(c.key.label))
     for scale in sorted({c.key.scale for c in cells}):
-        indices = [int(p.parent.name) for p in sorted((run.path / "images" / f"x{scale}").glob("*/hr.png"))]
+        folders = sorted((run.path / "images" / f"x{scale}").glob("*/"))
+        indices = [int(p.name) for p in folders if p.name.isdecimal()]
         rows = [(c, title_of(c)) for c in cells if c.key.scale == scale]
         shown = indices[: config.get("figure_images")]
         most = max((c.samples.count(i) for i in shown for c, _ in rows), default=0)
@@ -53,12 +57,21 @@ def sample_grids(run: RunDir) -> list[Path]:
         if strips:
             heads = sample_heads(most, spread=most > 1)
             written += save(picture_grid(strips, heads), run.path / "figures" / f"samples_x{scale}")
+    drop_others(run.path / "figures", "samples_x*", written)
     return written
+
+
+def drop_others(folder: Path, pattern: str, written: Collection[Path]) -> None:
+    """Delete figures of a name that were not made again: they are of rows or samples that are no longer there."""
+    for path in folder.glob(pattern):
+        if path not in written and path.suffix in (".png", ".pdf"):
+            with disk_errors(path):
+                path.unlink()
 
 
 def title_of(cell: Cell) -> str:
     """Name and temperature of a cell for the margin of a picture grid."""
-    tau = "" if cell.key.tau is None else f"\nτ = {cell.key.tau:g}"
+    tau = "" if cell.key.tau is None else f"\nτ = {tau_text(cell.key.tau)}"
     return (cell.facts["title"] if cell.facts["method"] == cell.key.label else cell.key.label) + tau
 
 
@@ -91,11 +104,13 @@ def strips_of_image(
         found = [sample_picture(cell, index, j) for j in range(cell.samples.count(index))]
         if not found:
             continue
+        if len({x.shape for x in found}) > 1:
+            raise BenchError(damaged(cell.samples.folder, f"the samples of image {index} differ in their size"))
         shown: list[np.ndarray | None] = [*found[:samples], *[None] * max(samples - len(found), 0)]
         if spread:
             shown.append(deviation_map(found) if len(found) > 1 else None)
         folder = run.image_folder(cell.key.scale, index)
-        ends = [read_picture(folder / f"{name}.png") if not strips else None for name in ("lr", "hr")]
+        ends = [read_picture(folder / f"{name}.png", SAME_RUN) if not strips else None for name in ("lr", "hr")]
         strips.append(Strip(title, [ends[0], *shown, ends[1]]))
     return strips
 

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bench.metrics import column, metric_facts
-from bench.report.figures import plain_text, save
+from bench.report.figures import drop_others, plain_text, save
 from bench.report.tables import Row, column_head, read_rows, summarise
 from bench.run.store import RunDir
 
@@ -31,6 +31,8 @@ def write_plots(run: RunDir) -> list[Path]:
         ):
             if figure is not None:
                 written += save(figure, run.path / "figures" / f"{name}_x{scale}")
+    for name in ("pareto", "distributions"):
+        drop_others(run.path / "figures", f"{name}_x*", written)
     return written
 
 

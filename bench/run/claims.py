@@ -59,7 +59,10 @@ class Claims:
         with self.directory.claiming():  # another part may have claimed meanwhile
             for cell, reasons in self._of_something_else(now, others):
                 say(f"{cell.folder}: {'; '.join(reasons)}: the old rows are in {cell.supersede().name}.")
+                if not any(c.samples.kept for c in [*self._cells(now), *others] if c.key.scale == cell.key.scale):
+                    self.directory.drop_images(cell.key.scale)
             for cell, indices in self._of_other_images(now, others).items():
+                self.directory.drop_images(cell.key.scale, indices)
                 say(f"{cell.folder}: {len(indices)} images changed: their rows are in {cell.supersede(indices).name}.")
             for key, (facts, files) in stored.items():
                 self.directory.cell(key).claim(now[key], facts, files)
@@ -135,9 +138,9 @@ class Claims:
         """Whether a cell needs its method no more, not even to compute its rows anew."""
         cell = self.directory.cell(key)
         before = cell.identity
-        if before is None or key in stale or self.needs_method(cell):
+        if before is None or key in stale or not cell.is_described or self.needs_method(cell):
             return False
-        return self.config.stale == "refuse" or recorded_hashes(cell) == before["weights"]
+        return self.config.stale == "refuse" or recorded_hashes(cell) == before.get("weights", {})
 
 
 def _more(found: Collection[Any]) -> str:

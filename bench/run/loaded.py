@@ -11,7 +11,7 @@ import torch
 
 from bench.config import RunConfig
 from bench.contract import Method, methods
-from bench.errors import BenchError
+from bench.errors import BenchError, DiskError
 from bench.files import write_atomic
 from bench.machine import device_name, release_memory
 from bench.network import NetworkMethod
@@ -96,10 +96,12 @@ class LoadedMethods:
 
     @contextmanager
     def guarded(self, label: str, scale: int) -> Iterator[None]:
-        """Turn whatever a method raises into a failure of this method at this scale."""
+        """Turn whatever a method raises into a failure of this method at this scale; a full disk is none of it."""
         try:
             yield
             return
+        except DiskError:
+            raise
         except BenchError as error:
             reason = str(error)
         except Exception as error:  # noqa: BLE001 -- a method's bug must not take the other methods down

@@ -208,7 +208,7 @@ class Session:
         if not self.timed or self.config.shard is not None:
             return False
         before = cell.timing
-        return before is None or before["compute"] != self.loaded.compute(cell.key.label)
+        return before is None or before.get("compute") != self.loaded.compute(cell.key.label)
 
     def _needs_method(self, cell: Cell) -> bool:
         """Whether anything is left to do that needs the method itself."""
@@ -223,6 +223,8 @@ class Session:
 
     def measure(self, keys: Collection[CellKey]) -> None:
         """Compute all rows and times of these cells that are not there yet."""
+        if self.config.shard is None:
+            self._restore_pictures(keys)
         for scale in self.config.scales:
             for label in (m.label for m in self.config.methods):
                 cells = [self.directory.cell(k) for k in keys if (k.label, k.scale) == (label, scale)]
@@ -293,6 +295,18 @@ class Session:
                 cell.samples.write(image.index, x, sampler.method.operator, self.rounded)
                 self._keep_picture(cell.key.scale, image)
         return images, samples, raw
+
+    def _restore_pictures(self, keys: Collection[CellKey]) -> None:
+        """Make pictures of images again that have samples but lost theirs."""
+        for scale in (s for s in self.config.scales if self.images.operator(s).range is not None):
+            samples = [self.directory.cell(k).samples for k in keys if k.scale == scale]
+            names = [p.name for p in self.directory.image_folder(scale, 0).parent.glob("*")]
+            shown = {int(name) for name in names if name.isdecimal()}
+            shown |= set(self.images.selected[: self.config.figure_images])
+            lost = (i for i in sorted(shown) if i < len(self.images.dataset) and not self.directory.has_image(scale, i))
+            for index in (i for i in lost if any(s.count(i) for s in samples)):
+                if (image := self.images.load(index, scale)) is not None:
+                    self._keep_picture(scale, image, always=True)
 
     def _keep_picture(self, scale: int, image: Image, always: bool = False) -> None:
         """Keep an image for the figures, where they show it or have shown it."""
@@ -392,8 +406,8 @@ class Session:
             cell = self.directory.cell(key)
             n = min(samples, self.loaded.samples(key.label))
             for index in indices:
-                shown = self.directory.image_folder(key.scale, index) / "lr.png"
-                if not shown.is_file() and (image := self.images.load(index, key.scale)) is not None:
+                shown = self.directory.has_image(key.scale, index)
+                if not shown and (image := self.images.load(index, key.scale)) is not None:
                     self._keep_picture(key.scale, image, always=True)
             lacking = [i for i in indices if cell.samples.count(i) < n]
             if not lacking:

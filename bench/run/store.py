@@ -19,6 +19,7 @@
         drawn.json         content of images that have samples but no rows: pictures of `reproduce`
         parts/             the same, one pair of files per batch, while the run goes on
         samples/           the samples themselves, 000007_2.png: image 7, sample 2
+        hashes/            their pixels' sha256, a file per image: a replaced file is never taken for a sample
         superseded-1/      what stale=recompute has set aside
     images/x8/000000/      hr.png and lr.png of the images that figures show
     table.csv .md .tex     and the other tables and figures, made again from the rows at any time
@@ -30,7 +31,7 @@ at all. A batch counts as done when its ``.samples.parquet`` is there, which is 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ import numpy as np
 from filelock import BaseFileLock, FileLock, Timeout
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from yaml import YAMLError
 
 from bench.config import Shard
@@ -48,7 +50,27 @@ from bench.run.cell import Cell, CellKey
 
 PATIENCE = 2.0
 """Seconds to wait for a lock: a part holds that of the whole while it begins."""
-EARLIER = "was made by an earlier version of this suite: use another out=DIR and run again."
+
+
+class _Rows(BaseModel):
+    rows: int
+
+
+class _Failure(BaseModel):
+    what: str
+    image: str | None
+    reason: str
+
+
+class _Config(BaseModel):
+    """What tables and figures read of a configuration."""
+
+    methods: dict[str, Any]
+    metrics: list[str]
+    dataset: dict[str, Any] = {}
+    images: list[int | None] | None = None
+    apd_images: int | None = None
+    figure_images: int | None = None
 
 
 class RunDir:
@@ -99,9 +121,15 @@ class RunDir:
         if not path.is_file():
             raise BenchError(f"{self.path} is no run directory (it has no config.yaml).{self._neighbours()}")
         try:
-            return OmegaConf.to_container(OmegaConf.load(path))  # type: ignore[return-value]
+            content = OmegaConf.to_container(OmegaConf.load(path))
+            TypeAdapter(_Config).validate_python(content)
+        except ValidationError as error:
+            first = error.errors()[0]
+            reason = f"{'.'.join(map(str, first['loc'])) or 'all of it'}: {first['msg']}"
+            raise BenchError(f"{path} is no configuration of a run ({reason}): delete it and run again.") from error
         except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
             raise BenchError(f"{path} cannot be read ({error}): delete it and run again.") from error
+        return content  # type: ignore[return-value]
 
     def _neighbours(self) -> str:
         folder = self.path.parent
@@ -126,23 +154,25 @@ class RunDir:
     def add_environment(self, environment: Mapping[str, Any]) -> None:
         """Append what this start runs on."""
         path = self.path / f"environment{self._suffix}.json"
-        write_json(path, [*(read_json(path) if path.exists() else []), dict(environment)])
+        write_json(path, [*(read_json(path, list[dict[str, Any]]) if path.exists() else []), dict(environment)])
 
     def perceptual(self, asked: str) -> str | None:
         """The perceptual distance that was taken in an earlier start for what was asked, None before that."""
+        return self._perceptual().get(asked)
+
+    def _perceptual(self) -> dict[str, str]:
         path = self.path / "perceptual.json"
-        return read_json(path).get(asked) if path.is_file() else None
+        return dict(read_json(path, dict[str, str])) if path.is_file() else {}
 
     def set_perceptual(self, asked: str, taken: str) -> None:
         """Keep the perceptual distance for later starts."""
         if self.perceptual(asked) != taken:
-            path = self.path / "perceptual.json"
-            write_json(path, {**(read_json(path) if path.is_file() else {}), asked: taken})
+            write_json(self.path / "perceptual.json", {**self._perceptual(), asked: taken})
 
     def rows_together(self, of: Mapping[str, Any]) -> int | None:
         """Rows together that an earlier start has chosen for a method on a device (`of`), None if none has."""
         for path in sorted(self.path.glob("compute*.json")):
-            for record in read_json(path):
+            for record in read_json(path, list[_Rows]):
                 if all(record.get(k) == v for k, v in of.items()):
                     return int(record["rows"])
         return None
@@ -150,13 +180,13 @@ class RunDir:
     def set_rows_together(self, of: Mapping[str, Any], rows: int) -> None:
         """Keep a choice of rows together for later starts."""
         path = self.path / f"compute{self._suffix}.json"
-        write_json(path, [*(read_json(path) if path.is_file() else []), {**of, "rows": rows}])
+        write_json(path, [*(read_json(path, list[_Rows]) if path.is_file() else []), {**of, "rows": rows}])
 
     def seen(self) -> dict[int, tuple[str, str]]:
         """Fingerprint (`Dataset.fingerprint`) and content of images whose content has been looked at."""
         found: dict[int, tuple[str, str]] = {}
         for path in sorted(self.path.glob("images*.json")):
-            found |= {int(i): (f, c) for i, (f, c) in read_json(path).items()}
+            found |= {int(i): (f, c) for i, (f, c) in read_json(path, dict[int, tuple[str, str]]).items()}
         return found
 
     def set_seen(self, seen: Mapping[int, tuple[str, str]]) -> None:
@@ -168,23 +198,32 @@ class RunDir:
         return Cell(self.path / "cells" / key.folder, key)
 
     def claimed(self) -> list[Cell]:
-        """All cells that rows or samples have been claimed for, ordered by their folder's name.
+        """All cells that were claimed, or have rows or samples all the same, ordered by their folder's name.
 
         Raises:
-            BenchError: the directory was made by an earlier version.
+            BenchError: a cell was made by an earlier version.
 
         """
-        found = []
-        for path in sorted((self.path / "cells").glob("*/cell.json")):
-            identity = read_json(path)
-            if "version" not in identity:
-                raise BenchError(f"{self.path} {EARLIER}")
-            found.append(self.cell(CellKey.of_folder(path.parent.name, identity["scale"], identity["tau"])))
-        return found
+        folders = sorted(p for p in (self.path / "cells").glob("*") if p.is_dir())
+        keys = [(folder, CellKey.of_folder(folder.name)) for folder in folders]
+        cells = [Cell(folder, key) for folder, key in keys if key is not None]
+        return [cell for cell in cells if cell.identity is not None or not cell.is_empty]
 
     def cells(self) -> list[Cell]:
-        """All cells that have rows, of this configuration and of earlier ones."""
-        return [cell for cell in self.claimed() if cell.done()]
+        """All cells that have rows, of this configuration and of earlier ones.
+
+        Raises:
+            BenchError: nothing tells what the rows of one depend on.
+
+        """
+        found = [cell for cell in self.claimed() if cell.done()]
+        for cell in found:
+            if cell.identity is None:
+                raise BenchError(
+                    f"{cell.folder} holds rows, but nothing tells what they depend on (cell.json is gone): put it "
+                    "back, add stale=recompute to the same run, which computes them anew, or move the folder away."
+                )
+        return found
 
     @property
     def failures_file(self) -> Path:
@@ -198,7 +237,9 @@ class RunDir:
         if not path.exists():
             return []
         try:
-            return [json.loads(line) for line in path.read_text().splitlines() if line]
+            lines = [json.loads(line) for line in path.read_text().splitlines() if line]
+            TypeAdapter(list[_Failure]).validate_python(lines)
+            return lines
         except (OSError, ValueError) as error:
             raise BenchError(f"{path} cannot be read ({error}): delete it and run again.") from error
 
@@ -209,6 +250,20 @@ class RunDir:
     def image_folder(self, scale: int, index: int) -> Path:
         """Where ``hr.png`` and ``lr.png`` of an image are."""
         return self.path / "images" / f"x{scale}" / f"{index:06d}"
+
+    def has_image(self, scale: int, index: int) -> bool:
+        """Whether both pictures of an image are there."""
+        return all((self.image_folder(scale, index) / f"{name}.png").is_file() for name in ("hr", "lr"))
+
+    def drop_images(self, scale: int, indices: Collection[int] | None = None) -> None:
+        """Delete pictures of images (all, or some) that are no longer what they were; the next samples bring new ones.
+
+        Their folders stay, which tell the images that are shown.
+        """
+        for path in sorted((self.path / "images" / f"x{scale}").glob("*/[hl]r.png")):
+            if indices is None or (path.parent.name.isdecimal() and int(path.parent.name) in indices):
+                with disk_errors(path):
+                    path.unlink()
 
     def set_image(self, scale: int, index: int, hr: np.ndarray, lr: np.ndarray) -> None:
         """Keep an image and its observation, uint8 [H, W, 3] and [h, w, 3], for the figures."""

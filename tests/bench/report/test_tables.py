@@ -78,7 +78,7 @@ def test_means_are_over_samples_then_images(directory: RunDir) -> None:
 def test_the_apd_may_be_of_the_first_images_only(directory: RunDir) -> None:
     frame = directory.cell(CellKey("odd", 8, None)).read("images")
     folder = directory.path / "cells" / "odd_x8"
-    frame.assign(apd_mse=[1.0, 2.0, 4.0, 8.0]).to_parquet(folder / "parts" / "000000.1.images.parquet")
+    frame.assign(apd_mse=[1.0, 2.0, 4.0, 8.0]).to_parquet(folder / "parts" / "000000.images.parquet")
     config = (directory.path / "config.yaml").read_text()
     (directory.path / "config.yaml").write_text(config + "apd_images: 2\n")
     table = summarise(*read_rows(directory)).set_index("method")
