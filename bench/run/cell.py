@@ -233,7 +233,9 @@ class Cell:
             return
         # a kill before the parts are gone leaves rows twice, which `_rows` drops; rows of one kind alone stay, so that
         # the cell does not look empty and rows of other settings are refused
-        self._write(self.folder, "", self._rows("samples"), self._rows("images"))
+        nothing = pd.DataFrame()
+        self._write(self.folder, "", nothing, self._rows("images"))  # one kind in memory at a time
+        self._write(self.folder, "", self._rows("samples"), nothing)
         for path in sorted(self.parts.iterdir()):
             path.unlink()
         self.parts.rmdir()
@@ -264,16 +266,21 @@ class Cell:
 
         """
         (other,) = KEYS.keys() - {kind}
-        rows, others = self._rows(kind), self._rows(other)
-        if rows.empty or others.empty:
-            return pd.DataFrame()
-        done = rows["index"].isin(others["index"])
+        indices = self._indices(other)
+        rows = self._rows(kind) if indices else pd.DataFrame()
+        if rows.empty:
+            return rows
+        done = rows["index"].isin(indices)
         return rows if done.all() else rows[done].reset_index(drop=True)
 
     def half_done(self) -> set[int]:
         """Indices of the images that have rows of one kind alone, which the same run computes again."""
-        samples, images = (set() if rows.empty else set(rows["index"]) for rows in map(self._rows, KEYS))
-        return {int(i) for i in samples ^ images}
+        return self._indices("samples") ^ self._indices("images")
+
+    def _indices(self, kind: str) -> set[int]:
+        """Images that have rows of a kind."""
+        rows = self._rows(kind)
+        return set() if rows.empty else {int(i) for i in rows["index"].unique()}
 
     def _rows(self, kind: str) -> pd.DataFrame:
         """All rows of a kind, sorted. A part without rows per sample was not finished; it does not count."""
