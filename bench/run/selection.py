@@ -25,7 +25,13 @@ SHORT_STEPS = 5
 
 def dataset_operator(config: RunConfig, dataset: Dataset, scale: int, device: torch.device | str = "cpu") -> Operator:
     """Build the operator of a run for its dataset's images."""
-    return make_operator(config.operator, scale, dataset.size, device, range=dataset.range)
+    operator = make_operator(config.operator, scale, dataset.size, device, range=dataset.range)
+    if operator.range not in (None, dataset.range):
+        raise BenchError(
+            f"operator.range={list(operator.range or ())} is not that of {config.dataset['name']}, "
+            f"{list(dataset.range or ())}: leave it out, or give null."
+        )
+    return operator
 
 
 def prepared_method(config: RunConfig, m: MethodConfig, dataset: Dataset, scale: int) -> Method:

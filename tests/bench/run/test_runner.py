@@ -431,3 +431,8 @@ def test_operator_is_exact_for_every_image() -> None:
     hr, y = observe(dataset, 0, exact, 0)
     assert hr.dtype == y.dtype == torch.float32
     assert torch.equal((y * 255).round() / 255, y)
+
+
+def test_a_range_that_is_not_that_of_the_images_is_refused(configure: Configure) -> None:
+    with pytest.raises(BenchError, match=r"operator\.range=\[0\.0, 255\.0\] is not that of synthfaces, \[0\.0, 1\.0\]"):
+        run(configure("operator.range=[0,255]"))
