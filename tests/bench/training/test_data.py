@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench.data import DataFacts, Dataset, Numbered, datasets, make_dataset, register_dataset
+from bench.data import DataFacts, Dataset, Numbered, SplitError, datasets, make_dataset, register_dataset
 from bench.data.ffhq256 import Ffhq256
 from bench.data.portraits256 import Portraits256
 from bench.data.splits import train_and_val
@@ -182,7 +182,7 @@ class Refusing(Plain):
 
     def __init__(self, split: str = "train") -> None:
         if split == "val":
-            raise BenchError("no such split")
+            raise SplitError("no such split")
         super().__init__()
 
 
@@ -254,3 +254,17 @@ def test_numbered_names() -> None:
     assert names[1:] == ["val-000001", "val-000002"]
     for known, expected in (("val-000002", True), ("val-000003", False), ("val-2", False), ("train-000001", False)):
         assert (known in names) is expected
+
+
+def test_a_val_split_that_fails_is_no_missing_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No network, a missing folder: to hold train images out instead would be another training without a word."""
+
+    class Broken(Plain):
+        def __init__(self, split: str = "train") -> None:
+            if split == "val":
+                raise BenchError("the folder of the val split does not exist")
+            super().__init__()
+
+    monkeypatch.setitem(datasets._items, "broken_val", Broken)
+    with pytest.raises(BenchError, match="val split does not exist"):
+        train_and_val({"name": "broken_val"})
