@@ -172,7 +172,7 @@ def test_daps_with_an_exact_conditional_step_counts_the_prior_half() -> None:
     """Too wide: sqrt(prior) * likelihood, 2 C and more where A sees nothing.
 
     There the ODE maps level v to the level e where it ends by (C + e^2) / (C + v^2) in variance, the conditional step
-    adds v^2 and the next level its own: a fixed point of 2 C + v^2 at every level. Few Euler steps take some of it away.
+    adds v^2 and the next level its own: 2 C + v^2 at every level, if it had the time. Few Euler steps take some away.
     """
     settings = {"conditional": "exact", "assumed_sigma": None}
     sampler = make_sampler("daps", Truth(0.1, 0.2).prior, steps=200)
