@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -130,8 +131,10 @@ class NetworkMethod(Method):
 
 
 def pieces(count: int, size: int) -> Iterator[slice]:
-    """Slices of `size` rows that cover `count`."""
-    return (slice(first, min(first + size, count)) for first in range(0, count, size))
+    """As few slices of at most `size` rows as cover `count`, of nearly equal size."""
+    number = -(-count // size)
+    bounds = [round(i * count / number) for i in range(number + 1)]
+    return (slice(first, last) for first, last in pairwise(bounds))
 
 
 def check_scale(files: Mapping[str, Any], scale: int, method: str, key: str) -> Any:
