@@ -38,7 +38,7 @@ Commands:
   tables    make the tables and figures of a run directory again     RUN_DIR
   methods   list the methods
   metrics   list the metrics
-  data      list the datasets and how to get them
+  data      list the datasets and how to get them, or download one   [get NAME]
   operators list the operators, y = A x + sigma n
   weights   list, download or take local files of known checkpoints  [get NAME | add NAME FILE]
   new       write a method, metric, dataset or operator to begin with KIND NAME [--package FOLDER]
@@ -197,8 +197,6 @@ def _reproduce(words: list[str]) -> int:
     dataset = next((w for w in words if w.startswith("dataset=")), "dataset=ffhq256")
     if dataset != "dataset=ffhq256":
         rest += [] if any(w.startswith("protocol=") for w in words) else ["protocol=small"]
-    elif not any(w.startswith("dataset.path=") for w in words):
-        rest.append("dataset.path=ffhq-256.npy")
     return _composed("reproduce", rest, task)
 
 
@@ -255,6 +253,19 @@ def _list(kind: str) -> Callable[[list[str]], int]:
     return command
 
 
+def _data(words: list[str]) -> int:
+    if words[:1] != ["get"]:
+        return _list("data")(words)
+    text = "Download a dataset. Example: python -m bench data get ffhq256"
+    parser = argparse.ArgumentParser(prog="python -m bench data get", description=text)
+    parser.add_argument("name", help="goes on where an earlier attempt ended")
+    name = parser.parse_args(words[1:]).name
+    from bench.data import datasets
+
+    print(datasets.get(name).download())
+    return 0
+
+
 def _weights(words: list[str]) -> int:
     text = "List the known checkpoints, download one, or take a file. Example: python -m bench weights get lpips_vgg"
     parser = _parser("weights", text)
@@ -265,12 +276,12 @@ def _weights(words: list[str]) -> int:
     adding.add_argument("name")
     adding.add_argument("file", type=Path)
     arguments = parser.parse_args(words)
-    from bench import listing, weights
+    from bench import download, listing, weights
 
     if arguments.action == "get":
-        print(weights.get(weights.find(arguments.name)))
+        print(download.get(weights.find(arguments.name)))
     elif arguments.action == "add":
-        print(weights.add(weights.find(arguments.name), arguments.file))
+        print(download.add(weights.find(arguments.name), arguments.file))
     else:
         print(listing.weights_table())
     return 0
@@ -295,7 +306,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "tables": _tables,
     "methods": _list("methods"),
     "metrics": _list("metrics"),
-    "data": _list("data"),
+    "data": _data,
     "operators": _list("operators"),
     "weights": _weights,
     "new": _new,

@@ -68,7 +68,7 @@ Usage: python -m bench reproduce PART [KEY=VALUE ...]
 PART is paper (all), table1, table2, figure1, figure3, figure4, figure5, figure6 or plots.
 
 Examples:
-  python -m bench reproduce paper dataset.path=ffhq-256.npy methods.cvdvae_ffhq256.low_weights.x8=low_x8.safetensors
+  python -m bench reproduce paper methods.cvdvae_ffhq256.low_weights.x8=low_x8.safetensors
   python -m bench reproduce paper dataset=synthfaces limit=48
   python -m bench reproduce table1 dataset=portraits256 plan=true
 """,
@@ -85,7 +85,7 @@ NAME is one of the recipes, which change the settings below: configs/recipe/.
 Examples:
   python -m bench train method=vdvae dataset=shipped budget=2h
   python -m bench train method=cvdvae scale=8 dataset=shipped method.network.prior_weights=prior.safetensors
-  torchrun --nproc-per-node=4 -m bench train method=vdvae dataset=ffhq256 dataset.path=ffhq-256.npy budget=48h*4
+  torchrun --nproc-per-node=4 -m bench train method=vdvae dataset=ffhq256 budget=48h*4
 """,
         ("recipe", "dataset"),
         (TrainConfig,),

@@ -65,11 +65,12 @@ def operators_table() -> str:
 def weights_table() -> str:
     """Known checkpoints and whether they are here, and the weights that come with this project."""
     from bench import weights
+    from bench.download import state
 
     rows: list[list[Cell]] = []
     for c in weights.CHECKPOINTS:
         size = f"{c.path.stat().st_size / 1e6:.0f}" if c.path.is_file() else ""
-        rows.append([c.name, weights.state(c), size, "get" if c.url else "add", c.file, c.used_by, c.licence, c.page])
+        rows.append([c.name, state(c), size, "get" if c.url else "add", c.file, c.used_by, c.licence, c.page])
     for path in _shipped():
         owner = path.parent.parent.name
         rows.append(

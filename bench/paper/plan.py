@@ -69,19 +69,6 @@ def _strings(node: object) -> Iterator[str]:
             yield from _strings(value)
 
 
-def describe_checkpoint(checkpoint: weights.Checkpoint) -> str:
-    """One line: what is here, or where it comes from and its size."""
-    state = weights.state(checkpoint)
-    if state == "here":
-        return f"{checkpoint.file}: here"
-    if checkpoint.url is None:
-        how = f"python -m bench weights add {checkpoint.name} FILE"
-        return f"{checkpoint.file}: {state}; get it from {checkpoint.page}, then {how}"
-    size = weights.remote_size(checkpoint)
-    amount = f"{size / 1e6:.0f} MB" if size else "size unknown: its server does not answer"
-    return f"{checkpoint.file}: {state}; to be downloaded from {checkpoint.url} ({amount})"
-
-
 def probe(config: MethodConfig, scale: int, dataset: Dataset, run: RunConfig) -> Probe:
     """Prepare a method and time a sample; an iterative one with few steps, from which all are extrapolated."""
     facts = methods.facts(config.name)

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from bench import weights
+from bench import download, weights
 from bench.contract import methods
-from bench.data import Dataset, make_dataset
+from bench.data import Dataset, datasets, make_dataset
 from bench.errors import BenchError, near_matches
 from bench.machine import device_name
 from bench.metrics import resolve_metrics
@@ -65,6 +65,8 @@ def reproduce(r: Reproduction) -> bool:
             print(f"Dataset: {dataset.facts.title}, {len(dataset)} images of {dataset.size} pixels: here.")
         except BenchError as error:
             print(f"Dataset: missing: {error}")
+            if offer := datasets.get(str(r.run.dataset["name"])).offer():
+                print(f"Dataset: {offer}.")
             complete = False
     print(f"Device: {r.run.device} ({device_name(r.run.device)}). Results: {r.run.out}.")
     _get_weights(r)
@@ -102,13 +104,13 @@ def _get_weights(r: Reproduction) -> None:
     if r.run.perceptual in ("lpips_alex", "lpips_vgg") and set(r.parts) & set(TABLES):
         needed.append(weights.find(r.run.perceptual))
     for checkpoint in needed:
-        print(f"Weights: {plan.describe_checkpoint(checkpoint)}.")
+        print(f"Weights: {download.describe(checkpoint)}.")
     if r.plan_only or not r.download:
         return
     for checkpoint in needed:
         if not checkpoint.path.is_file() and checkpoint.url is not None:
             try:
-                weights.get(checkpoint)
+                download.get(checkpoint)
             except BenchError as error:
                 print(f"Left out: {error}")
 

@@ -190,7 +190,8 @@ def test_without_the_dataset(
     monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
     assert main(["reproduce", "paper", f"out={tmp_path}", "device=cpu", "download=false"]) == 1
     said = capsys.readouterr().out
-    assert "Dataset: missing: dataset.path=ffhq-256.npy does not exist" in said
+    assert "Dataset: missing: The FFHQ-256 file is not here" in said
+    assert "Dataset: ffhq-256.npy: missing; python -m bench data get ffhq256 downloads it from https://" in said
     assert "ffhq256-iter-1700000-model-ema.th: missing; to be downloaded from https://" in said
     assert "python -m bench weights add dps_ffhq256 FILE" in said
 
