@@ -9,6 +9,7 @@ from torch import Tensor
 
 from bench import weights
 from bench.errors import BenchError
+from methods.diffusion.seen import seen
 from methods.diffusion.unet import PriorNetwork, UnetConfig
 
 SHIPPED = Path(__file__).parent / "shipped"
@@ -20,7 +21,9 @@ def load_weights(network: PriorNetwork, name: str | Path) -> Path:
     def rename(state: dict[str, Tensor]) -> dict[str, Tensor]:
         return from_guided_diffusion(state, network.config) if "input_blocks.0.0.weight" in state else state
 
-    return weights.load_weights(network.unet, name, shipped=SHIPPED, rename=rename)
+    return weights.load_weights(
+        network.unet, name, shipped=SHIPPED, rename=rename, seen=lambda state: seen(state, network.config)
+    )
 
 
 RESNET = {
