@@ -160,7 +160,7 @@ class Noise:
         import torch
 
         streams = self.streams if rows is None else self.streams[rows]
-        drawn = torch.stack([draw(shape, generator=g) for g in streams]).to(self.device)
+        drawn = torch.stack([draw(shape, generator=g, device=g.device) for g in streams]).to(self.device)
         return drawn if rows is not None else drawn.view(len(self.ids), len(self.samples), *shape)
 
 

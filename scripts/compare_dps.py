@@ -25,7 +25,7 @@ from methods.diffusion.sampler import Task
 from methods.diffusion.schedule import TRAIN_STEPS, linear
 from methods.diffusion.unet import PriorNetwork, UnetConfig
 from methods.dps import Dps
-from scripts.side_by_side import compare_speed, error
+from scripts.side_by_side import add_device, compare_speed, error, use_device
 
 SMALL = UnetConfig(size=32, channels=32, multipliers=(1, 2, 2), blocks=1, attention=(16,), head_channels=16)
 
@@ -33,7 +33,7 @@ SMALL = UnetConfig(size=32, channels=32, multipliers=(1, 2, 2), blocks=1, attent
 def fill(module: nn.Module) -> None:
     """Random weights everywhere (the published initialisation is zero in many places), small enough to be stable."""
     for i, (name, p) in enumerate(sorted(module.named_parameters())):
-        drawn = torch.randn(p.shape, generator=torch.Generator().manual_seed(i))
+        drawn = torch.randn(p.shape, generator=torch.Generator().manual_seed(i), device="cpu")
         with torch.no_grad():
             if p.ndim > 1:
                 p.copy_(0.5 * p[0].numel() ** -0.5 * drawn)
@@ -49,7 +49,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--repeats", type=int, default=1, help="runs of each loop, in turn; the fastest counts")
     parser.add_argument("--channels-last", action="store_true", help="our network in this memory format")
+    add_device(parser)
     arguments = parser.parse_args()
+    use_device(arguments.device)
+    device = torch.device(arguments.device)
     sys.path.insert(0, str(arguments.checkout))
     images = types.ModuleType("util.img_utils")  # only used to save pictures; needs packages of its own
     images.clear_color = None  # type: ignore[attr-defined]
@@ -70,17 +73,17 @@ def main() -> None:
     ours.unet.load_state_dict(from_guided_diffusion(theirs.state_dict(), config))
     if arguments.channels_last:
         ours.to(memory_format=torch.channels_last)
-    x = torch.randn(2, 3, config.size, config.size, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(2, 3, config.size, config.size, generator=torch.Generator(device).manual_seed(0))
     t = torch.tensor([700, 3])
     with torch.no_grad():
         print(f"U-Net {arguments.size}: {error(ours(x, t), theirs(x, t)):.1e}")
 
-    operator = Bicubic(config.size, 4)
-    y = operator.observe(torch.rand(1, 3, config.size, config.size, generator=torch.Generator().manual_seed(1)))
+    operator = Bicubic(config.size, 4).to(device)
+    y = operator.observe(torch.rand(1, 3, config.size, config.size, generator=torch.Generator(device).manual_seed(1)))
     sampler = create_sampler(
         "ddpm", TRAIN_STEPS, "linear", "epsilon", "learned_range", False, True, False, str(arguments.steps)
     )
-    noise = torch.Generator().manual_seed(3)
+    noise = torch.Generator(device).manual_seed(3)
     real = torch.randn_like
 
     def condition(x_t: Tensor, measurement: Tensor, noisy_measurement: Tensor, x_prev: Tensor, x_0_hat: Tensor) -> Any:
@@ -104,7 +107,7 @@ def main() -> None:
     method.prior = DiffusionPrior(ours, linear())
 
     def mine() -> Tensor:
-        generator = torch.Generator().manual_seed(3)
+        generator = torch.Generator(device).manual_seed(3)
         draws = chain([x[:1]], (torch.randn(x[:1].shape, generator=generator) for _ in range(arguments.steps)))
         return method.trajectory(Task(operator, y), lambda: next(draws))
 

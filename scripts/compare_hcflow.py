@@ -1,6 +1,6 @@
 """Run the official HCFlow code beside ours, with the same random weights (after initialisation) and the same noise.
 
-    python -m scripts.compare_hcflow CHECKOUT [--size full] [--scale 4] [--samples 5] [--repeats 3]
+    python -m scripts.compare_hcflow CHECKOUT [--size full] [--scale 4] [--samples 5] [--repeats 3] [--device cuda]
 
 CHECKOUT is one of github:JingyunLiang/HCFlow. Prints the largest relative error of the likelihood, the flow's
 observation and samples at temperature 0.8, float32, and the seconds that the samples of one image take.
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from methods.hcflow.flow import Hcflow, HcflowConfig
-from scripts.side_by_side import compare_speed, error
+from scripts.side_by_side import add_device, compare_speed, error, use_device
 
 TAU = 0.8
 
@@ -56,7 +56,9 @@ def main() -> None:
     parser.add_argument("--scale", type=int, choices=(4, 8), default=8)
     parser.add_argument("--samples", type=int, default=5)
     parser.add_argument("--repeats", type=int, default=1, help="runs of each, in turn; the fastest counts")
+    add_device(parser)
     arguments = parser.parse_args()
+    use_device(arguments.device)
 
     utilities: Any = types.ModuleType("utils.util")  # the module itself needs packages of its own
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from methods.sr3.sampler import BETAS, TRAIN_STEPS, sample, sampling_levels
 from methods.sr3.unet import Sr3Config, Sr3Unet
-from scripts.side_by_side import compare_speed, error
+from scripts.side_by_side import add_device, compare_speed, error, use_device
 
 SIZES = {
     "small": Sr3Config(size=32, channels=32, multipliers=(1, 2, 4), blocks=2, attention=(16,), groups=16),
@@ -33,7 +33,9 @@ def main() -> None:
     parser.add_argument("--size", choices=tuple(SIZES), default="small")
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--repeats", type=int, default=1, help="runs of each loop, in turn; the fastest counts")
+    add_device(parser)
     arguments = parser.parse_args()
+    use_device(arguments.device)
     sys.path.insert(0, str(arguments.checkout))
     from model.sr3_modules.diffusion import GaussianDiffusion  # type: ignore[import-not-found]
     from model.sr3_modules.unet import UNet  # type: ignore[import-not-found]
@@ -54,9 +56,9 @@ def main() -> None:
 
     diffusion = GaussianDiffusion(theirs, config.size)
     schedule = {"schedule": "linear", "n_timestep": 2000, "linear_start": BETAS[0], "linear_end": BETAS[1]}
-    diffusion.set_new_noise_schedule(schedule, torch.device("cpu"))
+    diffusion.set_new_noise_schedule(schedule, torch.device(arguments.device))
     levels = sampling_levels(TRAIN_STEPS)[: arguments.steps + 1]  # the first steps, where there is no time for all
-    noise = torch.Generator()
+    noise = torch.Generator(arguments.device)
     real = torch.randn_like
 
     def reference() -> Tensor:
@@ -71,7 +73,7 @@ def main() -> None:
         return image
 
     def mine() -> Tensor:
-        generator = torch.Generator().manual_seed(3)
+        generator = torch.Generator(arguments.device).manual_seed(3)
         return sample(ours, levels, condition[:1], x[:1].clone(), [generator])
 
     print(f"trajectory of {arguments.steps} steps, {arguments.size}, per step at batch 1")

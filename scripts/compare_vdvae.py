@@ -25,7 +25,7 @@ from bench.contract import Noise
 from methods.cvdvae.distributions import Gaussian
 from methods.cvdvae.method import super_resolve
 from methods.cvdvae.vdvae import LowResolutionConfig, TopDownBlock, Vdvae, VdvaeConfig
-from scripts.side_by_side import compare_speed, error
+from scripts.side_by_side import add_device, compare_speed, error, use_device
 
 SMALL = {
     "decoder": "1x2,4m1,4x2,8m4,8x2,16m8,32m16",
@@ -43,7 +43,7 @@ def fill(module: nn.Module, seed: int = 0) -> None:
         generator = torch.Generator().manual_seed(seed * 100_003 + i)
         spread = 0.5 * float(np.prod(p.shape[1:])) ** -0.5 if p.ndim == 4 and p.shape[0] > 1 else 0.05
         with torch.no_grad():
-            p.copy_(spread * torch.randn(p.shape, generator=generator))
+            p.copy_(spread * torch.randn(p.shape, generator=generator, device="cpu"))
 
 
 def ours(which: str, low: bool) -> Vdvae:
@@ -59,13 +59,14 @@ def noise_for(model: Vdvae, batch: int, seed: int = 1) -> list[Tensor]:
     """Standard normal latents' noise, one tensor per group."""
     generator = torch.Generator().manual_seed(seed)
     zdim = model.config.zdim
-    return [torch.randn(batch, zdim, b.resolution, b.resolution, generator=generator) for b in model.decoder.blocks]
+    shapes = [(batch, zdim, b.resolution, b.resolution) for b in model.decoder.blocks]
+    return [torch.randn(*s, generator=generator, device="cpu").to(torch.get_default_device()) for s in shapes]
 
 
 def images(size: int, batch: int = 1) -> Tensor:
     """Smooth 8-bit images [B, 3, size, size] in [0, 1]."""
     generator = torch.Generator().manual_seed(2)
-    coarse = torch.rand(batch, 3, 8, 8, generator=generator)
+    coarse = torch.rand(batch, 3, 8, 8, generator=generator, device="cpu").to(torch.get_default_device())
     return (nn.functional.interpolate(coarse, size, mode="bicubic").clamp(0, 1) * 255).round() / 255
 
 
@@ -203,7 +204,7 @@ def speed(folder: Path, which: str, n: int, repeats: int) -> str:
 
     helpers.sample_from_discretized_mix_logistic = their_output
     reference.draw_gaussian_diag_samples = lambda mean, log_std: torch.exp(log_std) * next(pending) + mean
-    streams = Noise(0, ["image"], range(n))
+    streams = Noise(0, ["image"], range(n), y.device)
     shapes = [(b.zdim, b.resolution, b.resolution) for b in model.decoder.blocks]
     eps = [[streams.normal(*s, rows=slice(j, j + 1)) for s in shapes] for j in range(n)]
     pending: Iterator[Tensor] = iter(())
@@ -217,7 +218,7 @@ def speed(folder: Path, which: str, n: int, repeats: int) -> str:
         return torch.cat(outputs)
 
     def mine() -> Tensor:
-        return super_resolve(model, y, n, 0.8, Noise(0, ["image"], range(n)), output="mean", rows=1)[0]
+        return super_resolve(model, y, n, 0.8, Noise(0, ["image"], range(n), y.device), output="mean", rows=1)[0]
 
     return compare_speed(public, mine, repeats)
 
@@ -247,8 +248,10 @@ def main() -> None:
     parser.add_argument("--size", choices=("small", "full"), default="small")
     parser.add_argument("--samples", type=int, help="also time this many samples of one image (with --cvdvae)")
     parser.add_argument("--repeats", type=int, default=3)
+    add_device(parser)
     parser.add_argument("--golden", action="store_true", help="print the figures that the tests keep")
     arguments = parser.parse_args()
+    use_device(arguments.device)
     for name, compare in (("vdvae", compare_vdvae), ("cvdvae", compare_cvdvae)):
         folder = getattr(arguments, name)
         if folder is not None:

@@ -51,7 +51,9 @@ def write_weights(folder: Path) -> list[str]:
             Hcflow(HcflowConfig(**cfg["hcflow_ffhq256"]["flow"][scale])),
         )
         write("sr3", f"sr3_ffhq256.weights.{scale}", Sr3Unet(Sr3Config(**cfg["sr3_ffhq256"]["unet"])))
-    words.append(f"methods.cvdvae_ffhq256.prior_weights={folder / 'cvdvae_x4.safetensors'}")
+    prior = Vdvae(VdvaeConfig(**cfg["cvdvae_ffhq256"]["prior"]))
+    fill(prior)
+    write("vdvae", "cvdvae_ffhq256.prior_weights", prior)
     write("dps", "dps_ffhq256.weights", PriorNetwork(UnetConfig(**cfg["dps_ffhq256"]["unet"])).unet)
     return words
 

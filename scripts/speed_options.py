@@ -26,7 +26,7 @@ from tabulate import tabulate
 from torch import Tensor
 
 from bench.config import MethodConfig, RunConfig, compose, read_config
-from bench.contract import Noise
+from bench.contract import Method, Noise
 from bench.data import make_dataset
 from bench.load import make_method
 from bench.machine import keep_freed_memory, release_memory
@@ -65,11 +65,20 @@ class Task:
         _, y = observe(dataset, 0, self.operator.to("cpu", torch.float64), config.seed)
         self.y = y[None].to(self.device)
 
-    def draw(self, settings: Mapping[str, Any], repeats: int) -> tuple[Tensor, float, float]:
-        """Return the samples, the fewest seconds for one of them, and the device's peak memory in GB (0 on a CPU)."""
-        method = make_method(replace(self.method, parameters={**self.method.parameters, "compute": dict(settings)}))
-        method.prepare(self.operator, self.device)
+    def prepared(self, settings: Mapping[str, Any] | None) -> Method:
+        """The method with these settings of `compute`, None for one without a network."""
+        compute = {} if settings is None else {"compute": dict(settings)}
+        method = make_method(replace(self.method, parameters={**self.method.parameters, **compute}))
+        return method.prepare(self.operator, self.device)
+
+    def sample(self, method: Method) -> Tensor:
+        """The samples [1, n, 3, H, W]."""
         tau = self.tau if method.facts.uses_tau else None
+        return method.sample(self.y, self.n, tau, Noise(self.seed, ["0"], range(self.n), self.device))
+
+    def draw(self, settings: Mapping[str, Any] | None, repeats: int) -> tuple[Tensor, float, float]:
+        """Return the samples, the fewest seconds for one of them, and the device's peak memory in GB (0 on a CPU)."""
+        method = self.prepared(settings)
         gpu = self.device.type == "cuda"
         seconds = []
         for _ in range(repeats + 1):  # the first one compiles and asks for memory
@@ -77,7 +86,7 @@ class Task:
                 torch.cuda.reset_peak_memory_stats(self.device)
                 torch.cuda.synchronize(self.device)
             begun = time.perf_counter()
-            x = method.sample(self.y, self.n, tau, Noise(self.seed, ["0"], range(self.n), self.device))
+            x = self.sample(method)
             if gpu:
                 torch.cuda.synchronize(self.device)
             seconds.append((time.perf_counter() - begun) / self.n)

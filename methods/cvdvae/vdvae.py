@@ -136,7 +136,7 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[B, inputs, r, r] to [B, outputs, r, r]."""
         y = self.rest(self.c1(F.gelu(x)))
-        return x + y if self.residual else y
+        return x + y.to(x.dtype) if self.residual else y  # a CPU adds bf16 to float32 seven times as slowly
 
     def rest(self, h: Tensor) -> Tensor:
         """All but the first convolution."""
@@ -232,7 +232,7 @@ class TopDownBlock(nn.Module):
 
     def update(self, x: Tensor, more: Tensor, z: Tensor) -> Tensor:
         """The state after this group, from that before it, what the prior's branch adds, and the latents."""
-        return self.resnet(x + more + self.z_proj(z))
+        return self.resnet(x + more.to(x.dtype) + self.z_proj(z).to(x.dtype))
 
 
 Choose = Callable[[int, TopDownBlock, Tensor, Gaussian], Tensor]
