@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import torch
 from tabulate import tabulate
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
@@ -58,7 +57,9 @@ def main() -> None:
     rest = [r for r in rows if r not in large]
     table = [*large, ("others", sum(r[1] for r in rest), sum(r[2] for r in rest)), ("all", total, sum(half.values()))]
     heads = ["operator", "float32 (s)", "bf16 (s)", "bf16 / float32"]
-    print(tabulate([(*r, r[2] / r[1] if r[1] else None) for r in table], headers=heads, tablefmt="pipe", floatfmt=".3g"))
+    print(
+        tabulate([(*r, r[2] / r[1] if r[1] else None) for r in table], headers=heads, tablefmt="pipe", floatfmt=".3g")
+    )
     change = (rounded - exact).double()
     print(f"bf16 changes the image by {change.square().mean().sqrt():.1e} rms, {change.abs().max():.1e} at most")
 
