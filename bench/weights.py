@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 CHUNK = 1 << 20
 PINS = "pins.json"
 VDVAE = "https://openaipublic.blob.core.windows.net/very-deep-vaes-assets/vdvae-assets/"
+GUIDED = "https://openaipublic.blob.core.windows.net/diffusion/jul-2021/"
 TORCHVISION = "https://download.pytorch.org/models/"
 
 
@@ -72,6 +73,10 @@ CHECKPOINTS = (
     Checkpoint(
         "dps_ffhq256", "ffhq_10m.pt", "methods.dps_ffhq256.weights",
         "github:DPS2022/diffusion-posterior-sampling (README, Google Drive)", "not stated",
+    ),
+    Checkpoint(
+        "adm_imagenet256", "256x256_diffusion_uncond.pt", "methods.*_imagenet256.weights",
+        "github:openai/guided-diffusion (README)", "MIT", url=GUIDED + "256x256_diffusion_uncond.pt",
     ),
     Checkpoint(
         "sr3_16_128", "I640000_E37_gen.pth", "x8 at 128 pixels (a network of its own shape)",

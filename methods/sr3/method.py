@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -13,7 +12,7 @@ from bench.contract import Facts, Noise, register_method
 from bench.network import NetworkMethod, check_scale
 from bench.operators.bicubic import enlarge
 from methods.sr3.checkpoints import load_weights
-from methods.sr3.sampler import TRAIN_STEPS, SamplerName, sample, sampling_levels
+from methods.sr3.sampler import TRAIN_STEPS, SamplerName, moves_of, sample
 from methods.sr3.unet import Sr3Config, Sr3Unet
 
 
@@ -76,12 +75,7 @@ class Sr3(NetworkMethod):
 
     def draw(self, y: Tensor, n: int, tau: float | None, noise: Noise) -> Tensor:
         """Sample; see :func:`methods.sr3.sampler.sample`. There is no temperature."""
-        start = noise.normal(3, *self.operator.size).flatten(0, 1)
         condition = (2 * enlarge(y, self.operator.size) - 1).repeat_interleave(n, 0)
-        levels = sampling_levels(self.steps)
-        with self.autocast():
-            parts = [
-                sample(self.network, levels, condition[part], start[part], noise.streams[part], self.sampler)
-                for part in self.pieces(len(start))
-            ]
-        return self.finish((torch.cat(parts) + 1) / 2, y)
+        moves = moves_of(self.steps)
+        x = self.by_rows(noise, lambda part, normal: sample(self.network, moves, condition[part], normal, self.sampler))
+        return self.finish((x + 1) / 2, y)
