@@ -132,7 +132,7 @@ def options(group: str) -> list[str]:
 def networks_and_compute() -> set[str]:
     """Groups that are put somewhere else than under their own name."""
     found = {f"network/{p.name}" for folder in config_folders() for p in (folder / "network").glob("*") if p.is_dir()}
-    return found | {"compute"}
+    return found | {"compute", "prior"}
 
 
 def config_folders() -> Iterator[Path]:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 VDVAE = "https://openaipublic.blob.core.windows.net/very-deep-vaes-assets/vdvae-assets/"
 HCFLOW = "https://github.com/JingyunLiang/HCFlow/releases/download/v0.0/"
+GUIDED = "https://openaipublic.blob.core.windows.net/diffusion/jul-2021/"
 TORCHVISION = "https://download.pytorch.org/models/"
 
 
@@ -59,6 +60,10 @@ CHECKPOINTS = (
     Checkpoint(
         "dps_ffhq256", "ffhq_10m.pt", "methods.dps_ffhq256.weights",
         "github:DPS2022/diffusion-posterior-sampling (README, Google Drive)", "not stated",
+    ),
+    Checkpoint(
+        "adm_imagenet256", "256x256_diffusion_uncond.pt", "methods.*_imagenet256.weights",
+        "github:openai/guided-diffusion (README)", "MIT", url=GUIDED + "256x256_diffusion_uncond.pt",
     ),
     Checkpoint(
         "sr3_16_128", "I640000_E37_gen.pth", "methods.sr3_128.weights.x8",

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+from itertools import chain
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from methods.sr3.sampler import BETAS, TRAIN_STEPS, sample, sampling_levels
+from methods.sr3.sampler import BETAS, TRAIN_STEPS, moves_of, sample
 from methods.sr3.unet import Sr3Config, Sr3Unet
 from scripts.side_by_side import add_device, compare_speed, error, use_device
 
@@ -57,7 +58,7 @@ def main() -> None:
     diffusion = GaussianDiffusion(theirs, config.size)
     schedule = {"schedule": "linear", "n_timestep": 2000, "linear_start": BETAS[0], "linear_end": BETAS[1]}
     diffusion.set_new_noise_schedule(schedule, torch.device(arguments.device))
-    levels = sampling_levels(TRAIN_STEPS)[: arguments.steps + 1]  # the first steps, where there is no time for all
+    moves = moves_of(TRAIN_STEPS)[: arguments.steps]  # the first steps, where there is no time for all
     noise = torch.Generator(arguments.device)
     real = torch.randn_like
 
@@ -74,7 +75,8 @@ def main() -> None:
 
     def mine() -> Tensor:
         generator = torch.Generator(arguments.device).manual_seed(3)
-        return sample(ours, levels, condition[:1], x[:1].clone(), lambda: torch.randn(x[:1].shape, generator=generator))
+        draws = chain([x[:1]], (torch.randn(x[:1].shape, generator=generator) for _ in moves))
+        return sample(ours, moves, condition[:1], lambda: next(draws))
 
     print(f"trajectory of {arguments.steps} steps, {arguments.size}, per step at batch 1")
     print(compare_speed(reference, mine, arguments.repeats, arguments.steps))

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Annotated, Any
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -14,7 +12,7 @@ from bench.contract import Facts, Noise, register_method
 from bench.network import NetworkMethod, check_scale
 from methods.sr3.checkpoints import load_weights
 from methods.sr3.condition import Condition, upsample
-from methods.sr3.sampler import TRAIN_STEPS, SamplerName, sample, sampling_levels
+from methods.sr3.sampler import TRAIN_STEPS, SamplerName, moves_of, sample
 from methods.sr3.unet import Sr3Config, Sr3Unet
 
 
@@ -80,12 +78,7 @@ class Sr3(NetworkMethod):
 
     def draw(self, y: Tensor, n: int, tau: float | None, noise: Noise) -> Tensor:
         """Sample; see :func:`methods.sr3.sampler.sample`. There is no temperature."""
-        start = noise.normal(3, *self.operator.size).flatten(0, 1)
         condition = upsample(y, self.operator.size, self.condition).repeat_interleave(n, 0)
-        levels = sampling_levels(self.steps)
-        with self.autocast():
-            parts = []
-            for part in self.pieces(len(start)):
-                normal = partial(noise.normal, 3, *self.operator.size, rows=part)
-                parts.append(sample(self.network, levels, condition[part], start[part], normal, self.sampler))
-        return self.finish((torch.cat(parts) + 1) / 2, y)
+        moves = moves_of(self.steps)
+        x = self.by_rows(noise, lambda part, normal: sample(self.network, moves, condition[part], normal, self.sampler))
+        return self.finish((x + 1) / 2, y)

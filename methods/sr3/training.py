@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from bench.operators.bicubic import enlarge
 from bench.training.trainable import BatchNoise, Trainable, register_trainable
 from methods.sr3.checkpoints import load_weights
-from methods.sr3.sampler import TRAIN_STEPS, sample, sampling_levels, signal_levels
+from methods.sr3.sampler import TRAIN_STEPS, moves_of, sample, signal_levels
 from methods.sr3.unet import Sr3Config, Sr3Unet
 
 PREVIEW_STEPS = 50
@@ -90,6 +90,6 @@ class Sr3Training(Trainable):
     def preview(self, x: Tensor, y: Tensor | None, noise: BatchNoise) -> Tensor:
         """Super-resolved images in 50 deterministic steps."""
         assert y is not None
-        start = noise.normal(*x.shape[1:])
-        drawn = sample(self.network, sampling_levels(PREVIEW_STEPS), self.condition(y), start, sampler="ddim")
+        moves = moves_of(PREVIEW_STEPS)
+        drawn = sample(self.network, moves, self.condition(y), lambda: noise.normal(*x.shape[1:]), "ddim")
         return ((drawn + 1) / 2).clamp(0, 1)
