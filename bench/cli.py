@@ -11,7 +11,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,6 +36,7 @@ Commands:
   figure    compute a figure from a method                           NAME [hydra overrides]
   reproduce the paper's tables and figures                           PART [hydra overrides]
   tables    make the tables and figures of a run directory again     RUN_DIR
+  report    write report.html about one run directory or more        RUN_DIR [RUN_DIR ...] [--out FILE]
   methods   list the methods
   metrics   list the metrics
   data      list the datasets and how to get them, or download one   [get NAME]
@@ -89,6 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(words: list[str]) -> int:
     def task(cfg: DictConfig) -> int:
         from bench.config import read_config
+        from bench.report.html.page import REPORT
         from bench.run.runner import part_done, run
 
         config = read_config(cfg)
@@ -96,7 +98,7 @@ def _run(words: list[str]) -> int:
         if config.shard is None:
             print(_write_results(directory, config.paper))
             if directory.cells():
-                print(f"\nTables and figures: {directory.path}")
+                print(f"\nTables and figures: {directory.path}\nTo look at: {directory.path / REPORT}")
         else:
             print(part_done(config.shard))
         if not complete:
@@ -215,11 +217,38 @@ def _tables(words: list[str]) -> int:
     return 0
 
 
+def _report(words: list[str]) -> int:
+    text = "Write a page about one run directory, or several side by side: tables, pictures, plots and differences."
+    parser = _parser("report", text)
+    parser.add_argument("run_dirs", metavar="RUN_DIR", type=Path, nargs="+", help="as results/runs/NAME")
+    parser.add_argument(
+        "--out", metavar="FILE", type=Path,
+        help="the page; report.html in the run directory, or here if there are several",
+    )  # fmt: skip
+    parser.epilog = "Example: python -m bench report results/runs/portraits results/runs/others --out both.html"
+    arguments = parser.parse_args(words)
+    from bench.report.html.page import REPORT, write_report
+    from bench.run.store import RunDir
+
+    runs = [RunDir(path) for path in dict.fromkeys(arguments.run_dirs)]
+    path = arguments.out or (runs[0].path if len(runs) == 1 else Path()) / REPORT
+    if path.suffix != ".html":
+        raise BenchError(f"--out {path} is no name of a page: let it end in .html.")
+    with ExitStack() as stack:
+        for run in runs:
+            run.config  # noqa: B018 -- a folder that is no run directory gets no lock
+            stack.enter_context(run.lock())
+        write_report(runs, path)
+    print(path)
+    return 0
+
+
 def _write_results(directory: RunDir, paper: bool) -> str:
-    """Write tables and figures of a run directory; return the table for the console."""
+    """Write tables, figures and the report of a run directory; return the table for the console."""
     from bench.paper.tables import write_paper
     from bench.report.calibration import write_calibration
     from bench.report.figures import sample_grids
+    from bench.report.html.page import REPORT, write_report
     from bench.report.plots import write_plots
     from bench.report.tables import write_tables
     from bench.report.truth import write_truth
@@ -234,6 +263,7 @@ def _write_results(directory: RunDir, paper: bool) -> str:
         write_paper(directory)
     sample_grids(directory)
     write_plots(directory)
+    write_report([directory], directory.path / REPORT)
     return table
 
 
@@ -304,6 +334,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "figure": _figure,
     "reproduce": _reproduce,
     "tables": _tables,
+    "report": _report,
     "methods": _list("methods"),
     "metrics": _list("metrics"),
     "data": _data,

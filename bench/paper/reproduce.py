@@ -33,6 +33,7 @@ from bench.report.figures import (
     save,
     strips_of_image,
 )
+from bench.report.html.page import REPORT, write_report
 from bench.report.plots import write_plots
 from bench.report.tables import write_tables
 from bench.run.cell import CellKey
@@ -89,7 +90,9 @@ def reproduce(r: Reproduction) -> bool:
         complete &= _figure6(r)
     if dataset is not None or "figure6" in r.parts:
         folders = {"tables": r.run.out / "paper", "figures": r.run.out / "figures"}
-        print(f"\nWritten: {'; '.join(f'{kind} in {folder}' for kind, folder in folders.items() if folder.is_dir())}.")
+        written = [f"{kind} in {folder}" for kind, folder in folders.items() if folder.is_dir()]
+        written += [f"to look at: {r.run.out / REPORT}"] if (r.run.out / REPORT).is_file() else []
+        print(f"\nWritten: {'; '.join(written)}.")
     return complete
 
 
@@ -192,6 +195,8 @@ def _run(
             for failure in session.failures:
                 print(f"Failed: {failure['what']}: {failure['image'] or ''} {failure['reason']}")
             complete &= not session.failures
+        if measured and r.run.shard is None:
+            write_report([session.directory], r.run.out / REPORT)
     for name, has_any in (
         *((n, any(e.reason is None for e in lines)) for n, lines in entries.items() if n in r.parts),
         *((n, bool(p.rows)) for n, p in pictures.items()),

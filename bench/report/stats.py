@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from scipy.stats import DegenerateDataWarning, bootstrap
@@ -51,10 +52,15 @@ def mean_interval(values: np.ndarray) -> Estimate:
         return Estimate(mean, np.nan, np.nan)
     if np.ptp(values) == 0:
         return Estimate(mean, mean, mean)
-    low, high = _bounds(values, "BCa")
-    if not np.isfinite([low, high]).all():
-        low, high = _bounds(values, "percentile")
-    return Estimate(mean, low, high)
+    return Estimate(mean, *_interval(values.astype(np.float64).tobytes()))
+
+
+@lru_cache(maxsize=4096)
+def _interval(values: bytes) -> tuple[float, float]:
+    """Bounds of the mean of float64 values; kept, since tables, plots and the report ask for the same ones."""
+    array = np.frombuffer(values)
+    low, high = _bounds(array, "BCa")
+    return (low, high) if np.isfinite([low, high]).all() else _bounds(array, "percentile")
 
 
 def median_range(values: np.ndarray) -> Estimate:

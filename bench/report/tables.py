@@ -7,7 +7,7 @@ beside ours.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, groupby
 from typing import Any
@@ -268,6 +268,14 @@ def markdown(rows: list[Row], names: list[str], frame: pd.DataFrame, intervals: 
     return tabulate(lines, headers=heads, tablefmt=style, disable_numparse=True)
 
 
+def ranks_of_scales(rows: list[Row], names: Sequence[str], frame: pd.DataFrame) -> dict[str, dict[int, int]]:
+    """By metric, row number to 0 (best of its scale) or 1 (second); see `RANKS`."""
+    scales = dict.fromkeys(row.cell.key.scale for row in rows)
+    return {
+        name: {i: rank for scale in scales for i, rank in _ranks(rows, frame, name, scale).items()} for name in names
+    }
+
+
 def _ranks(rows: list[Row], frame: pd.DataFrame, name: str, scale: int) -> dict[int, int]:
     """Row number to 0 (best) or 1 (second).
 
@@ -327,8 +335,8 @@ def observed_by(rows: list[Row]) -> str:
 def ranked_lines(rows: list[Row], names: list[str], frame: pd.DataFrame) -> list[Line]:
     """LaTeX lines (title, temperature, figures) with the best in bold and the second best underlined per scale."""
     lines = []
+    ranks = ranks_of_scales(rows, names, frame)
     for scale, members in groupby(range(len(rows)), key=lambda i: rows[i].cell.key.scale):
-        ranks = {name: _ranks(rows, frame, name, scale) for name in names}
         for i in members:
             tau = rows[i].cell.key.tau
             cells = []

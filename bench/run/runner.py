@@ -328,16 +328,16 @@ class Session:
             samples = [self.directory.cell(k).samples for k in keys if k.scale == scale]
             names = [p.name for p in self.directory.image_folder(scale, 0).parent.glob("*")]
             shown = {int(name) for name in names if name.isdecimal()}
-            shown |= set(self.images.selected[: self.config.figure_images])
+            shown |= set(self.kept)
             lost = (i for i in sorted(shown) if i < len(self.images.dataset) and not self.directory.has_image(scale, i))
             for index in (i for i in lost if any(s.count(i) for s in samples)):
                 if (image := self.images.load(index, scale)) is not None:
                     self._keep_picture(scale, image, always=True)
 
     def _keep_picture(self, scale: int, image: Image, always: bool = False) -> None:
-        """Keep an image for the figures, where they show it or have shown it."""
-        shown = image.index < self.images.selected.start + self.config.figure_images
-        shown |= always or self.directory.image_folder(scale, image.index).is_dir()
+        """Keep an image whose samples are kept, or that a figure has shown."""
+        shown = always or image.index in self.kept
+        shown |= self.directory.image_folder(scale, image.index).is_dir()
         if shown and (range := self.images.operator(scale).range) is not None:
             self.directory.set_image(scale, image.index, as_picture(image.hr, range), as_picture(image.y, range))
 

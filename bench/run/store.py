@@ -21,7 +21,7 @@
         samples/           the samples themselves, 000007_2.png: image 7, sample 2
         hashes/            their pixels' sha256, a file per image: a replaced file is never taken for a sample
         superseded-1/      what stale=recompute has set aside
-    images/x8/000000/      hr.png and lr.png of the images that figures show
+    images/x8/000000/      hr.png and lr.png of the images that have samples
     table.csv .md .tex     and the other tables and figures, made again from the rows at any time
 
 Every file is written under a temporary name, flushed to disk and renamed, so that it is either there in full or not
@@ -266,6 +266,6 @@ class RunDir:
                     path.unlink()
 
     def set_image(self, scale: int, index: int, hr: np.ndarray, lr: np.ndarray) -> None:
-        """Keep an image and its observation, uint8 [H, W, 3] and [h, w, 3], for the figures."""
+        """Keep an image and its observation, uint8 [H, W, 3] and [h, w, 3], for figures and report."""
         for name, picture in (("hr", hr), ("lr", lr)):
             write_png(self.image_folder(scale, index) / f"{name}.png", picture)
