@@ -9,9 +9,11 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import signal
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, nullcontext
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from bench.run.store import RunDir
 
 INTERRUPTED = 130
+TERMINATED = 143
 
 USAGE = """\
 Measure diverse super-resolution methods behind one interface.
@@ -58,8 +61,56 @@ python -m bench COMMAND --help tells more. Completion: eval "$(bench -sc install
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command and return the exit code: 0 all done, 1 failed or incomplete, 2 wrong usage, 130 interrupted."""
+    """Run a command and return the exit code.
+
+    Returns:
+        0 all done, 1 failed or incomplete, 2 wrong usage, 130 interrupted (Ctrl-C), 143 terminated (SIGTERM, as a
+        scheduler sends it before it takes a machine away).
+
+    """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    with _sigterm_raises() as terminated:
+        try:
+            return _command(words)
+        except KeyboardInterrupt:
+            pass
+        except Exception as error:  # BenchErrors among them
+            if not terminated:  # else some library has made another error of it
+                if not isinstance(error, BenchError):
+                    raise
+                print(f"bench: {error}", file=sys.stderr)
+                return 1
+        how = "terminated" if terminated else "interrupted"
+        print(f"bench: {how}. What is done is kept; the same command goes on.", file=sys.stderr)
+        return TERMINATED if terminated else INTERRUPTED
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM was received: everything ends as with Ctrl-C."""
+
+
+@contextmanager
+def _sigterm_raises() -> Iterator[list[int]]:
+    """Raise `Terminated` at the first SIGTERM and ignore those that follow; yield a list that then holds its number."""
+    received: list[int] = []
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield received
+        return
+
+    def end(number: int, frame: object) -> None:
+        received.append(number)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # what is done is being kept
+        raise Terminated
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield received
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _command(words: list[str]) -> int:
+    """Run a command; BenchError and KeyboardInterrupt come out as they are."""
     if any(w in ("-sc", "--shell-completion", "--shell_completion") for w in words):
         return _complete(words)
     if not words or words[0] in ("-h", "--help", "help"):
@@ -76,12 +127,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return COMMANDS[words[0]](words[1:])
     except SystemExit as end:  # argparse and hydra leave in this way
         return end.code if isinstance(end.code, int) else 0 if end.code is None else 1
-    except BenchError as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("bench: interrupted. What is done is kept; the same command goes on.", file=sys.stderr)
-        return INTERRUPTED
     except BrokenPipeError:  # the reader of our output has gone, as with `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -91,16 +136,13 @@ def _run(words: list[str]) -> int:
     def task(cfg: DictConfig) -> int:
         from bench.config import read_config
         from bench.report.html.page import REPORT
-        from bench.run.runner import part_done, run
+        from bench.run.runner import run
 
         config = read_config(cfg)
         directory, complete = run(config)
-        if config.shard is None:
-            print(_write_results(directory, config.paper))
-            if directory.cells():
-                print(f"\nTables and figures: {directory.path}\nTo look at: {directory.path / REPORT}")
-        else:
-            print(part_done(config.shard))
+        print(_write_results(directory, config.paper))
+        if directory.cells():
+            print(f"\nTables and figures: {directory.path}\nTo look at: {directory.path / REPORT}")
         if not complete:
             failures = directory.failures
             first = failures[0]

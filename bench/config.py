@@ -17,6 +17,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from bench.errors import BenchError, near_matches
 from bench.files import digest
+from bench.launch.settings import LaunchConfig, check_launch
 from bench.metrics import PERCEPTUAL
 from bench.registry import plugin_config_dirs
 from bench.settings import Settings, as_text, setting, validate
@@ -27,20 +28,12 @@ if TYPE_CHECKING:
 
 UNNAMED = (
     "device", "batch", "timing", "apd_images", "paper", "figure_images", "save_samples", "save_budget", "stale",
-    "resample", "metrics", "statistics",
+    "resample", "metrics", "statistics", "launch",
 )  # fmt: skip
 """Keys that change no row, and so not the name of the default run directory either."""
 LONGEST = 100
 """Letters of a name of rows, which is a part of a folder's name."""
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
-
-
-@dataclass(frozen=True)
-class Shard:
-    """Part `index` (0 to ``count - 1``) of a run's images."""
-
-    index: int
-    count: int
 
 
 @dataclass(frozen=True)
@@ -52,20 +45,12 @@ class MethodConfig:
     parameters: Mapping[str, Any]
 
 
-def parse_shard(value: Any) -> Shard | None:
-    """Part I of N from "I/N"; None for all."""
-    if value is None or isinstance(value, Shard):
-        return value
-    left, _, right = str(value).partition("/")
-    if not (left.isdecimal() and right.isdecimal() and int(left) < int(right)):
-        raise ValueError("a part, as 0/8, 1/8 ... 7/8 of eight")
-    return Shard(int(left), int(right))
-
-
 def parse_images(value: Any) -> Any:
     """First image and the one after the last, None for all that follow, from "A:B"; None for all."""
     if value is None or isinstance(value, tuple):
         return value
+    if isinstance(value, list) and len(value) == 2:  # as a record has it
+        return tuple(value)
     match = re.fullmatch(r"(\d+):(\d*)", str(value))
     first, end = (int(match[1]), int(match[2]) if match[2] else None) if match else (0, 0)
     if end is not None and first >= end:
@@ -150,9 +135,6 @@ class RunConfig(Settings):
     variants: Annotated[
         Mapping[str, Mapping[str, Any]] | None, WithJsonSchema({"text": "LABEL to METHOD and settings"})
     ] = setting(None, help="more rows, as {dps20: {method: dps, steps: 20}}: configs/methods/METHOD.yaml with changes")
-    shard: Annotated[Shard | None, BeforeValidator(parse_shard), WithJsonSchema({"text": "I/N or null"})] = setting(
-        None, help="measure part I (0 to N-1) of the images, beside other parts; without it the command finishes"
-    )
     seed: int = setting(0, ge=0, help="of all randomness")
     device: str = setting("auto", help="auto, cpu, cuda, cuda:1, ...")
     out: Out = setting(None, help="run directory; null for results/runs/DATASET-HASH, where the same command goes on")
@@ -185,6 +167,7 @@ class RunConfig(Settings):
     )  # fmt: skip
     statistics: bool = setting(True, help="compute statistics with a known right value (truth.csv; docs/truth.md)")
     timing: TimingConfig = TimingConfig()
+    launch: LaunchConfig = LaunchConfig()
 
     @property
     def sigma(self) -> float:
@@ -203,9 +186,7 @@ class RunConfig(Settings):
         """Plain values, as written to ``config.yaml`` of the run directory."""
         return {
             "methods": {m.label: {"method": m.name, **m.parameters} for m in self.methods},
-            **self.model_dump(
-                mode="json", by_alias=True, exclude={"methods", "variants", "shard", "out", "perceptual"}
-            ),
+            **self.model_dump(mode="json", by_alias=True, exclude={"methods", "variants", "out", "perceptual"}),
         }
 
 
@@ -242,7 +223,11 @@ def run_config(raw: Mapping[str, Any]) -> RunConfig:
     if tau is None:
         tau = datasets.facts(str(raw["dataset"]["name"])).default_tau
     config: RunConfig = validate(RunConfig, {**raw, "methods": methods, "tau": tau})
-    config = config.model_copy(update={"device": resolve_device(config.device)})
+    check_launch(config.launch)
+    device, launch = resolve_device(config.device), config.launch
+    if launch.gpus is None:
+        launch = launch.model_copy(update={"gpus": int(device.startswith("cuda"))})
+    config = config.model_copy(update={"device": device, "launch": launch})
     return config.model_copy(update={"out": config.directory})
 
 

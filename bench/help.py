@@ -31,7 +31,7 @@ class Help:
     defaults: tuple[str, ...] = ()
 
 
-RUN_GROUPS = ("methods", "dataset", "operator")
+RUN_GROUPS = ("methods", "dataset", "operator", "launch")
 COMMANDS = {
     "run": Help(
         """\
@@ -44,6 +44,7 @@ Examples:
   python -m bench run methods=[bicubic] operator=average operator.sigma=0.05
   python -m bench run methods=[bicubic] 'variants={dps20: {method: dps, steps: 20}, dps100: {method: dps}}'
   python -m bench run --multirun methods=[bicubic] seed=0,1,2
+  python -m bench run methods=[bicubic,dps] launch.workers=8 launch.gpus=1 launch.cpus=4
 """,
         RUN_GROUPS,
         (RunConfig,),

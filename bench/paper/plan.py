@@ -80,6 +80,8 @@ def probe(config: MethodConfig, scale: int, dataset: Dataset, run: RunConfig) ->
         evaluations = make_method(config).evaluations
         method = prepared_method(run, short_form(config), dataset, scale)
         exact = dataset_operator(run, dataset, scale).to("cpu", torch.float64)
+        if run.launch.elsewhere and run.launch.gpus and device.type == "cpu":  # the GPUs are not here
+            return Probe(config, scale, float("nan"))
         y = observe(dataset, selected_images(run, dataset)[0], exact, run.seed)[1][None].to(device)
         tau = run.taus[0] if facts.uses_tau else None
         seconds = min(time_once(method, y, tau, run.seed) for _ in range(2))

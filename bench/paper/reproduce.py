@@ -37,7 +37,7 @@ from bench.report.html.page import REPORT, write_report
 from bench.report.plots import write_plots
 from bench.report.tables import write_tables
 from bench.run.cell import CellKey
-from bench.run.runner import Session, open_run, part_done
+from bench.run.runner import Session, open_run
 from bench.run.samples import read_picture
 from bench.run.store import RunDir
 from bench.run.study import done_rows, make_study, write_study
@@ -83,9 +83,6 @@ def reproduce(r: Reproduction) -> bool:
     sys.stdout.flush()
     if dataset is not None:
         complete &= _run(r, entries, _picture_plans(r, dataset, probes), asked)
-    if r.run.shard is not None:
-        print(f"\n{part_done(r.run.shard)}")
-        return complete and dataset is not None
     if "figure6" in r.parts:
         complete &= _figure6(r)
     if dataset is not None or "figure6" in r.parts:
@@ -139,7 +136,9 @@ def _plan(r: Reproduction, dataset: Dataset) -> tuple[list[plan.Probe], dict[str
         metrics = {scale: plan.metric_seconds(names, scale, dataset, r.run) for scale in r.run.scales}
         cost = plan.estimate(every, probes, r.run, RunDir(r.run.out), dataset, metrics)
         print("\n" + plan.table(every, probes, cost))
-        print(f"\nTime: about {plan.duration(sum(cost.seconds.values()))}. {plan.check_disk(r.run.out, cost.size)}")
+        workers = r.run.launch.workers or 1
+        whole, shared = sum(cost.seconds.values()), f" with {workers} workers" if workers > 1 else ""
+        print(f"\nTime: about {plan.duration(whole / workers)}{shared}. {plan.check_disk(r.run.out, cost.size)}")
     for p in probes:
         if p.reason:
             print(f"Left out: {p.config.label} x{p.scale}: {p.reason}")
@@ -181,7 +180,7 @@ def _run(
 
     """
     measured = list(dict.fromkeys(e.key for lines in entries.values() for e in lines if e.reason is None))
-    drawn = [] if r.run.shard is not None else [k for p in pictures.values() for _, k, _ in p.rows]
+    drawn = [k for p in pictures.values() for _, k, _ in p.rows]
     keys = list(dict.fromkeys([*measured, *drawn]))
     complete = True
     if keys:
@@ -189,9 +188,8 @@ def _run(
             if asked != r.run.perceptual:
                 session.directory.set_perceptual(asked, r.run.perceptual)
             session.measure(measured)
-            if r.run.shard is None:
-                _write_tables(r, session.directory, entries, bool(measured))
-                complete &= _draw_pictures(r, session, pictures)
+            _write_tables(r, session.directory, entries, bool(measured))
+            complete &= _draw_pictures(r, session, pictures)
             for failure in session.failures:
                 print(f"Failed: {failure['what']}: {failure['image'] or ''} {failure['reason']}")
             complete &= not session.failures

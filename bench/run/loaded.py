@@ -12,15 +12,14 @@ import torch
 from bench.config import RunConfig
 from bench.contract import Method, methods
 from bench.errors import BenchError, DiskError
-from bench.files import write_atomic
 from bench.machine import device_name, is_out_of_memory, release_memory
 from bench.network import NetworkMethod
 from bench.run.cell import CellKey
 from bench.run.draw import Sampler
 from bench.run.identity import compute_of
 from bench.run.images import Images
+from bench.run.memory import Memory
 from bench.run.selection import prepared_method, short_form
-from bench.run.store import RunDir
 from bench.run.timing import choose_rows
 
 
@@ -29,15 +28,15 @@ class LoadedMethods:
 
     Args:
         config: the run.
-        directory: keeps tracebacks and the choices of rows together.
+        memory: keeps tracebacks and the choices of rows together.
         images: for the observation that rows together are chosen with.
         fail: told of a method that failed, and why.
 
     """
 
-    def __init__(self, config: RunConfig, directory: RunDir, images: Images, fail: Callable[[str, str], None]) -> None:
+    def __init__(self, config: RunConfig, memory: Memory, images: Images, fail: Callable[[str, str], None]) -> None:
         self.config = config
-        self.directory = directory
+        self.memory = memory
         self.images = images
         self.broken: set[tuple[str, int]] = set()
         self.machine = {"device": device_name(config.device), "threads": torch.get_num_threads()}
@@ -46,10 +45,21 @@ class LoadedMethods:
         self._at: tuple[str, int] | None = None
         self._method: Method | None = None
         self._sampler: Sampler | None = None
+        self.check: Callable[[str, int, Method], None] = lambda label, scale, method: None
+        """Called with every method that has been loaded; it may refuse it."""
 
     def samples(self, label: str) -> int:
         """Samples per image; a deterministic method gives one."""
         return 1 if methods.facts(self._by_label[label].name).deterministic else self.config.n
+
+    def chooses_rows(self, label: str) -> bool:
+        """Whether rows together are to be measured."""
+        cls = methods.get(self._by_label[label].name)
+        return issubclass(cls, NetworkMethod) and self.compute(label).get("rows", "auto") == "auto"
+
+    def rows_of(self, label: str, scale: int) -> dict[str, Any]:
+        """What a choice of rows together is of."""
+        return {"label": label, "scale": scale, "compute": self.compute(label), **self.machine}
 
     def compute(self, label: str) -> dict[str, Any]:
         """A method's options of computing."""
@@ -59,7 +69,9 @@ class LoadedMethods:
         """The method, loaded; the one that was loaded before is let go."""
         if self._method is None or self._at != (label, scale):
             self.let_go()
-            self._method = prepared_method(self.config, self._by_label[label], self.images.dataset, scale)
+            method = prepared_method(self.config, self._by_label[label], self.images.dataset, scale)
+            self.check(label, scale, method)
+            self._method = method
             self._at = (label, scale)
         return self._method
 
@@ -77,7 +89,9 @@ class LoadedMethods:
                 continue
             with self.guarded(label, scale):
                 try:
-                    found[label] = prepared_method(self.config, self._by_label[label], self.images.dataset, scale)
+                    prepared = prepared_method(self.config, self._by_label[label], self.images.dataset, scale)
+                    self.check(label, scale, prepared)
+                    found[label] = prepared
                 except (RuntimeError, MemoryError) as error:
                     if not found or not is_out_of_memory(error):
                         raise
@@ -100,9 +114,9 @@ class LoadedMethods:
         return self._sampler
 
     def _rows_together(self, method: NetworkMethod, label: str, scale: int) -> int:
-        """Rows together: chosen once for a directory, with few steps of an iterative method."""
-        of = {"label": label, "scale": scale, "compute": self.compute(label), **self.machine}
-        rows = self.directory.rows_together(of)
+        """Rows together: chosen once for a run directory, with few steps of an iterative method."""
+        of = self.rows_of(label, scale)
+        rows = self.memory.rows_together(of)
         if rows is None:
             y = self.images.any_observation(scale)
             if y is None:
@@ -112,7 +126,7 @@ class LoadedMethods:
             timed = method if short is m else prepared_method(self.config, short, self.images.dataset, scale)
             assert isinstance(timed, NetworkMethod)
             rows = choose_rows(timed, y, self.config.taus[0], self.config.seed, self.samples(label) * self.config.batch)
-            self.directory.set_rows_together(of, rows)
+            self.memory.set_rows_together(of, rows)
         return rows
 
     @contextmanager
@@ -126,8 +140,7 @@ class LoadedMethods:
         except BenchError as error:
             reason = str(error)
         except Exception as error:  # noqa: BLE001 -- a method's bug must not take the other methods down
-            report = self.directory.path / "errors" / f"{CellKey(label, scale, None).folder}.txt"
-            write_atomic(report, traceback.format_exc())
+            report = self.memory.write_error(CellKey(label, scale, None).folder, traceback.format_exc())
             reason = f"{type(error).__name__}: {error} (traceback in {report})"
         self.broken.add((label, scale))
         self.let_go()

@@ -169,15 +169,6 @@ def test_chosen_images() -> None:
         _chosen_images(dataset, ["x"], 1)
 
 
-def test_parts_of_the_images_then_the_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for k in range(2):
-        assert reproduce("table1", tmp_path, f"shard={k}/2") == 0
-    assert "Part 1 of 2 is done" in capsys.readouterr().out
-    assert not (tmp_path / "paper").exists()
-    assert reproduce("table1", tmp_path) == 0
-    assert (tmp_path / "paper" / "table1.csv").is_file()
-
-
 def test_the_plan_only_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert reproduce("table1", tmp_path, "plan=true") == 0
     assert "to do" in capsys.readouterr().out

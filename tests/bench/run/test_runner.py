@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,6 @@ import pytest
 import torch
 from PIL import Image
 
-from bench.config import parse_shard
 from bench.contract import Facts, methods
 from bench.data import make_dataset
 from bench.errors import BenchError
@@ -312,51 +310,6 @@ def test_two_runs_cannot_share_a_directory(configure: Configure) -> None:
         run(config)
 
 
-def test_parts_together_give_the_whole(configure: Configure, add, tmp_path: Path) -> None:
-    whole, _ = run(add(Noisy, configure("limit=7", "batch=2")))
-    shared = [configure("limit=7", "batch=2", f"out={tmp_path / 'shared'}", f"shard={k}/3") for k in (2, 0, 1)]
-    counts = []
-    for config in shared:
-        directory, complete = run(add(Noisy, config))
-        assert complete
-        counts.append(rows(directory)["index"].nunique())
-    assert counts == [2, 5, 7]
-    assert not (tmp_path / "shared" / "cells" / "misfit_x8_tau0.8" / "timing.json").exists()
-    directory, _ = run(add(Noisy, configure("limit=7", "batch=2", f"out={tmp_path / 'shared'}")))
-    pd.testing.assert_frame_equal(rows(directory), rows(whole))
-
-
-def test_a_missing_part_is_measured_by_the_whole(configure: Configure, add) -> None:
-    run(add(Noisy, configure("limit=5", "shard=1/2")))
-    directory, complete = run(add(Noisy, configure("limit=5")))
-    assert complete
-    assert rows(directory)["index"].nunique() == 5
-
-
-@pytest.mark.parametrize(
-    ("first", "second", "allowed"),
-    [("0/2", "1/2", True), ("0/2", "0/2", False), ("0/2", None, False), (None, "0/2", False), (None, None, False)],
-)
-def test_who_may_share_a_directory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: str | None, second: str | None, allowed: bool
-) -> None:
-    import bench.run.store
-
-    monkeypatch.setattr(bench.run.store, "PATIENCE", 0.05)
-    with RunDir(tmp_path, parse_shard(first)).lock():
-        expectation = nullcontext() if allowed else pytest.raises(BenchError, match="Another run is working")
-        with expectation, RunDir(tmp_path, parse_shard(second)).lock():
-            pass
-    with RunDir(tmp_path).lock():
-        pass
-
-
-@pytest.mark.parametrize("text", ["8/8", "1", "a/b", "-1/4", "1/0"])
-def test_a_wrong_part_is_one_sentence(configure: Configure, text: str) -> None:
-    with pytest.raises(BenchError, match=r"shard=.* is wrong: it should be a part, as 0/8"):
-        configure(f"shard='{text}'")
-
-
 @pytest.mark.parametrize("kills", [3])
 def test_sigkill_at_any_point_and_resume_give_the_same_tables(tmp_path: Path, kills: int) -> None:
     settings = ["limit=40", "scale=[4,8]", "metrics=[psnr,ssim,brisque,apd_mse]", "device=cpu", "save_samples=all"]
@@ -389,21 +342,32 @@ def test_sigkill_at_any_point_and_resume_give_the_same_tables(tmp_path: Path, ki
             pd.testing.assert_frame_equal(pd.read_parquet(path), pd.read_parquet(other), check_exact=True)
 
 
-def test_ctrl_c_ends_with_130_and_keeps_rows(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("sent", "code", "how", "workers"),
+    [(signal.SIGINT, 130, "interrupted", 1), (signal.SIGTERM, 143, "terminated", 1),
+     (signal.SIGTERM, 143, "terminated", 2)],
+)  # fmt: skip
+def test_ctrl_c_and_sigterm_are_one_sentence_and_keep_rows(
+    sent: signal.Signals, code: int, how: str, workers: int, tmp_path: Path
+) -> None:
     out = tmp_path / "run"
-    command = [sys.executable, "-m", "bench", "run", "limit=1000", "metrics=[psnr]", "device=cpu", f"out={out}"]
+    settings = ["limit=1000", "metrics=[psnr]", "device=cpu", "launch.cpus=1", f"launch.workers={workers}"]
     process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        [sys.executable, "-m", "bench", "run", *settings, f"out={out}"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in the background ignores it
     )  # fmt: skip
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while not list(out.rglob("*.samples.parquet")) and time.monotonic() < deadline:
         time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sent)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert errors.strip().splitlines()[-1].startswith("bench: interrupted")
+    assert process.returncode == code
+    last = errors.strip().splitlines()[-1]
+    assert last == f"bench: {how}. What is done is kept; the same command goes on."
+    assert "Traceback" not in errors
     assert list(out.rglob("*.samples.parquet"))
+    assert not (out / "launch").exists()
 
 
 def test_memory_stays_flat(configure: Configure) -> None:

@@ -182,9 +182,10 @@ def test_rows_together_are_chosen_once_and_kept(configure: Configure, add, monke
     assert Networked.rows_seen[-1] == 7
 
 
-def test_the_part_is_recorded(configure: Configure) -> None:
-    directory, _ = run(configure("shard=1/2"))
-    assert json.loads((directory.path / "environment.1-of-2.json").read_text())[0]["part"] == "1/2"
+def test_threads_and_batch_are_recorded(configure: Configure) -> None:
+    directory, _ = run(configure("batch=2", "launch.cpus=1"))
+    record = json.loads((directory.path / "environment.json").read_text())[0]
+    assert (record["launch"], record["batch"]) == ({"name": "local", "workers": None, "threads": 1}, 2)
 
 
 # images
@@ -276,9 +277,9 @@ def test_samples_are_kept_without_loss(configure: Configure, add, tmp_path: Path
         pd.testing.assert_frame_equal(cell(fresh).read("samples"), cell(later).read("samples"), check_like=True)
 
 
-def test_a_metric_can_be_added_in_parts_and_to_a_part(configure: Configure, add) -> None:
-    run(add(Noisy, configure("limit=4", "shard=0/2")))
-    run(add(Noisy, configure("limit=4", "shard=0/2", "metrics=[psnr,apd_mse]")))
+def test_a_metric_can_be_added_twice_and_to_some_images(configure: Configure, add) -> None:
+    run(add(Noisy, configure("limit=2")))
+    run(add(Noisy, configure("limit=2", "metrics=[psnr,apd_mse]")))
     directory, _ = run(add(Noisy, configure("limit=4", "metrics=[psnr,apd_mse,ssim]")))
     frame = cell(directory).read("samples")
     assert len(frame) == 20
