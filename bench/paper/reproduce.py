@@ -193,7 +193,7 @@ def _run(
             for failure in session.failures:
                 print(f"Failed: {failure['what']}: {failure['image'] or ''} {failure['reason']}")
             complete &= not session.failures
-        if measured and r.run.shard is None:
+        if measured:
             write_report([session.directory], r.run.out / REPORT)
     for name, has_any in (
         *((n, any(e.reason is None for e in lines)) for n, lines in entries.items() if n in r.parts),
