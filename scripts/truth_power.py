@@ -38,8 +38,6 @@ SAMPLERS = (
     "rounded",
     "clipped",
 )
-KNOWN = ("oracle", "given", "posterior_mean")
-"""What does not depend on the sampler."""
 
 
 def samplers(posterior: Posterior, mean: Tensor, y: Tensor, noise: Noise) -> Iterator[tuple[str, Tensor]]:
@@ -67,13 +65,10 @@ def measure(images: int, n: int, scale: int = 4, sigma: float = 0.05, size: int 
         hr, y = observe(dataset, index, exact, 0)
         noise = Noise(0, [dataset.ids[index]], range(n))
         mean = posterior.given(y).mean.float()
-        known: dict[str, object] = {}
         for name, x in samplers(posterior, mean, y[None], noise):
-            shared = dict(known)
-            e = Evaluation(hr[None], y[None], x, operator, x.shape[1] == 1, posterior=posterior, n=n, _shared=shared)
+            e = Evaluation(hr[None], y[None], x, operator, x.shape[1] == 1, posterior=posterior, n=n)
             for statistic, compute in loaded.items():
                 figures[name][statistic].append(compute(e).double().numpy())
-            known = {k: shared[k] for k in KNOWN}
     return {
         name: {
             s: loaded[s].estimate(np.concatenate(rows), Conditions(n, sigma, name == "posterior mean"))

@@ -17,7 +17,7 @@ import pandas as pd
 from tabulate import tabulate
 
 from bench.files import write_atomic
-from bench.metrics import ARROWS, MetricFacts, column, metric_facts, unit
+from bench.metrics import ARROWS, Better, MetricFacts, column, metric_facts, unit
 from bench.report.notes import IMPOSSIBLE, PSNR_FLOOR, below_table, impossible, missing_values
 from bench.report.stats import holm, mean_interval, paired_difference, sign_flip_p
 from bench.run.store import Cell, RunDir
@@ -34,6 +34,8 @@ NOTE = (
 )
 RANKS = "Best in bold, second best underlined; methods whose paired 95% interval contains zero share a rank."
 UNDEFINED = "n/a"
+NO_OTHER: Mapping[str, Better] = {}
+"""No other directions than those that metrics declare."""
 PLAIN = ("bicubic", 0.0)
 """Operator and sigma that tables for reading do not mention."""
 UNNAMED = {"rounding": "once", "kernel": "matlab"}
@@ -213,11 +215,15 @@ def differences(rows: list[Row], names: list[str]) -> pd.DataFrame:
     return frame.assign(p=p, p_holm=holm(p))
 
 
-def column_head(name: str) -> str:
-    """A metric's name, its better direction and its unit, where it stands without its group: "APD MSE ↑ (x 1e4)"."""
+def column_head(name: str, better: Mapping[str, Better] = NO_OTHER) -> str:
+    """A metric's name, its better direction and its unit, where it stands without its group: "LR-PSNR ↑ (dB)".
+
+    `better` has directions that a table shows in the place of the metrics' own.
+    """
     facts = metric_facts(name)
     label = PREFIXES.get(facts.group, "") + facts.label
-    return f"{label} {ARROWS[facts.better]}" + (f" ({unit(facts)})" if unit(facts) else "")
+    parts = (label, ARROWS[better.get(name, facts.better)], f"({unit(facts)})" if unit(facts) else "")
+    return " ".join(part for part in parts if part)
 
 
 def format_value(value: float, facts: MetricFacts) -> str:
@@ -258,14 +264,17 @@ def markdown(rows: list[Row], names: list[str], frame: pd.DataFrame, intervals: 
     return tabulate(lines, headers=heads, tablefmt=style, disable_numparse=True)
 
 
-def _ranks(rows: list[Row], frame: pd.DataFrame, name: str, scale: int) -> dict[int, int]:
+def _ranks(rows: list[Row], frame: pd.DataFrame, name: str, scale: int, other: Better | None = None) -> dict[int, int]:
     """Row number to 0 (best) or 1 (second).
 
     Rows share the rank of a better one where their figures are printed alike or the interval of the paired difference
     does not exclude zero; of times, which have no pairs, the figures decide. Methods without a network are not ranked
-    for time.
+    for time, and nobody where no direction is better.
     """
     facts = metric_facts(name)
+    better = other or facts.better
+    if better == "neither":
+        return {}
     texts = {
         i: text
         for i, row in enumerate(rows)
@@ -275,7 +284,7 @@ def _ranks(rows: list[Row], frame: pd.DataFrame, name: str, scale: int) -> dict[
     }
     if len(texts) < 2:
         return {}
-    sign = -1 if facts.better == "higher" else 1
+    sign = -1 if better == "higher" else 1
     left = sorted(texts, key=lambda i: sign * float(frame[column(name)].iloc[i]))
     ranks: dict[int, int] = {}
     for rank in (0, 1):
@@ -313,11 +322,16 @@ def observed_by(rows: list[Row]) -> str:
     return "Observations: " + "; ".join(f"{name}, sigma {sigma:g}" for name, sigma in found) + "."
 
 
-def ranked_lines(rows: list[Row], names: list[str], frame: pd.DataFrame) -> list[Line]:
-    """LaTeX lines (title, temperature, figures) with the best in bold and the second best underlined per scale."""
+def ranked_lines(
+    rows: list[Row], names: list[str], frame: pd.DataFrame, better: Mapping[str, Better] = NO_OTHER
+) -> list[Line]:
+    """LaTeX lines (title, temperature, figures) with the best in bold and the second best underlined per scale.
+
+    `better` as in `column_head`.
+    """
     lines = []
     for scale, members in groupby(range(len(rows)), key=lambda i: rows[i].cell.key.scale):
-        ranks = {name: _ranks(rows, frame, name, scale) for name in names}
+        ranks = {name: _ranks(rows, frame, name, scale, better.get(name)) for name in names}
         for i in members:
             tau = rows[i].cell.key.tau
             cells = []
@@ -338,8 +352,13 @@ def latex(rows: list[Row], names: list[str], frame: pd.DataFrame) -> str:
     return render_latex(("Method",), [replace(line, heads=line.heads[:1]) for line in lines], names)
 
 
-def render_latex(heads: tuple[str, ...], lines: list[Line], names: list[str]) -> str:
-    """Lay out lines as a booktabs table with a rule between scales; `heads` are those before the metrics."""
+def render_latex(
+    heads: tuple[str, ...], lines: list[Line], names: list[str], better: Mapping[str, Better] = NO_OTHER
+) -> str:
+    """Lay out lines as a booktabs table with a rule between scales; `heads` are those before the metrics.
+
+    `better` as in `column_head`.
+    """
     groups = [(g, len(list(members))) for g, members in groupby(names, key=lambda n: metric_facts(n).group)]
     at = len(heads) + 2
     titles, rules = [], []
@@ -352,7 +371,8 @@ def render_latex(heads: tuple[str, ...], lines: list[Line], names: list[str]) ->
         facts = metric_facts(name)
         extra = rf" ($\times 10^{{{round(np.log10(facts.factor))}}}$)" if facts.factor != 1 else ""
         extra = f" ({escape(facts.unit)})" if facts.unit and not extra else extra
-        labels.append(rf"{escape(facts.label)}{extra} $\{'uparrow' if facts.better == 'higher' else 'downarrow'}$")
+        arrow = {"higher": r" $\uparrow$", "lower": r" $\downarrow$", "neither": ""}[better.get(name, facts.better)]
+        labels.append(f"{escape(facts.label)}{extra}{arrow}")
     text = [
         r"% needs \usepackage{booktabs}",
         rf"\begin{{tabular}}{{ll{'c' * (len(heads) - 1 + len(names))}}}",
