@@ -1,10 +1,10 @@
 """All samplers on images whose posterior is known: results/reference/truth.
 
-    python -m scripts.truth_reference FOLDER [--stages 1 2 3 4] [--network WEIGHTS]
+    python -m scripts.truth_reference FOLDER [--stages 1 2 3 4 5 6]
 
 runs every zero-shot sampler beside the oracle, the posterior mean and the prior on `gaussians` at 32 pixels, in stages
-(`STAGES`) that share a run directory FOLDER/sigmaS for each noise. Samplers take the exact denoiser; `--network` is
-the stage that adds rows with a trained one. A stage that was interrupted goes on where it ended.
+(`STAGES`) that share a run directory FOLDER/sigmaS for each noise. Samplers take the exact denoiser, rows `NAME_net`
+the network that was trained on these images. A stage that was interrupted goes on where it ended.
 """
 
 from __future__ import annotations
@@ -29,19 +29,30 @@ LONG = ["ddrm1000", "pigdm1000"]
 
 
 class Stage(NamedTuple):
-    """Rows, and on what; a later stage names the rows of the former ones, which are done."""
+    """Rows, and on what; a later stage names the rows of the former ones, which are done.
+
+    Attributes:
+        rows: with the exact denoiser.
+        trained: with the trained one.
+        scales, sigmas, images: of the observations.
+
+    """
 
     rows: list[str]
+    trained: list[str]
     scales: list[int]
     sigmas: list[float]
     images: int
 
 
+NETWORK = [f"{m}20" for m in QUICK]
 STAGES = [
-    Stage(FIRST, [4, 8], [0.05], 60),
-    Stage(FIRST + LONG, [4], [0.05], 40),
-    Stage(FIRST, [4, 8], [0.0], 40),
-    Stage(FIRST + LONG + [f"{m}100" for m in SLOW], [4], [0.05], 20),
+    Stage(FIRST, [], [4, 8], [0.05], 60),
+    Stage(FIRST, [], [4, 8], [0.0], 20),
+    Stage(FIRST, NETWORK, [4], [0.05], 20),
+    Stage(FIRST + LONG, NETWORK, [4], [0.05], 20),
+    Stage([*FIRST, *LONG, *(f"{m}100" for m in SLOW)], NETWORK, [4], [0.05], 20),
+    Stage([*FIRST, *LONG, *(f"{m}100" for m in SLOW)], [*NETWORK, "ddrm100", "dps100"], [4], [0.05], 20),
 ]
 
 
@@ -61,11 +72,10 @@ def written(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def words(folder: Path, stage: Stage, sigma: float, network: str | None) -> list[str]:
+def words(folder: Path, stage: Stage, sigma: float) -> list[str]:
     """The settings of a stage at one noise."""
     rows = {row: variant(row, "exact") for row in stage.rows}
-    if network:
-        rows |= {f"{row}_net": variant(row, network) for row in stage.rows}
+    rows |= {f"{row}_net": variant(row, "gaussians") for row in stage.trained}
     return [
         "methods=[oracle,posterior_mean,prior_only]", f"variants={written(rows)}", "dataset=gaussians",
         "dataset.size=32", f"operator.sigma={sigma:g}", f"scale={stage.scales}", f"limit={stage.images}", "batch=8",
@@ -78,13 +88,12 @@ def main() -> int:
     """Run what was asked for, then write the tables; the largest exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--stages", type=int, nargs="+", default=[1, 2, 3, 4])
-    parser.add_argument("--network", help="weights of a trained denoiser for 32 pixels")
+    parser.add_argument("--stages", type=int, nargs="+", default=[1, 2, 3, 4, 5, 6])
     arguments = parser.parse_args()
     good = True
     for stage in (STAGES[number - 1] for number in arguments.stages):
         for sigma in stage.sigmas:
-            good &= run(read_config(compose("run", words(arguments.folder, stage, sigma, arguments.network))))[1]
+            good &= run(read_config(compose("run", words(arguments.folder, stage, sigma))))[1]
     codes = [bench(["tables", str(folder)]) for folder in sorted(arguments.folder.glob("sigma*"))]
     return max([*codes, 0 if good else 1])
 

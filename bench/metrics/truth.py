@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from typing import TYPE_CHECKING, NamedTuple
 from weakref import WeakKeyDictionary
@@ -289,7 +290,8 @@ class _RankError(Statistic):
             for _ in range(SIMULATIONS)
         ]
         bound = float(np.quantile(simulated, LEVEL))
-        return Estimate(own, 0.0, bound, 0.0, own / bound if bound else float("nan"))
+        p = (1 + sum(s >= own for s in simulated)) / (1 + SIMULATIONS)
+        return Estimate(own, 0.0, bound, 0.0, own / bound if bound else float("nan"), p)
 
 
 def rank_table(values: np.ndarray) -> np.ndarray:
@@ -515,7 +517,8 @@ class C2st(Statistic):
     def estimate(self, values: np.ndarray, c: Conditions) -> Estimate:
         """Accuracy on images that it was not trained on; bound: 95% of those with labels exchanged within images.
 
-        NaN without scikit-learn, or with fewer images than folds.
+        NaN without scikit-learn, or with fewer images than folds. p is of the normal distribution with the mean and
+        spread of the exchanged: there are too few of them for a small one.
         """
         values = values[~np.isnan(values).any(1)]
         if len(values) < 2 * FOLDS or not has_sklearn():
@@ -529,7 +532,8 @@ class C2st(Statistic):
             exchanged.append(accuracy(np.where(flip[:, None, None], pairs[:, ::-1], pairs)))
         bound = float(np.quantile(exchanged, LEVEL))
         distance = (own - 0.5) / max(bound - 0.5, 1e-9)
-        return Estimate(own, 0.5, bound, 0.5, float(distance))
+        z = (own - np.mean(exchanged)) / max(np.std(exchanged), 1e-9)
+        return Estimate(own, 0.5, bound, 0.5, float(distance), math.erfc(z / math.sqrt(2)) / 2)
 
 
 def has_sklearn() -> bool:
