@@ -292,6 +292,7 @@ def _write_results(directory: RunDir, paper: bool) -> str:
     from bench.report.figures import sample_grids
     from bench.report.html.page import REPORT, write_report
     from bench.report.plots import write_plots
+    from bench.report.scores import write_scores
     from bench.report.tables import write_tables
     from bench.report.truth import write_truth
 
@@ -300,7 +301,9 @@ def _write_results(directory: RunDir, paper: bool) -> str:
             sentence = f"{half} images have rows of one kind alone, which the same run computes again"
             print(f"bench: {cell.folder}: {sentence}; they are left out.", file=sys.stderr)
     table = write_tables(directory)
-    write_calibration(directory, write_truth(directory))
+    rows = write_truth(directory)
+    write_calibration(directory, rows)
+    write_scores(directory, rows)
     if paper:
         write_paper(directory)
     sample_grids(directory)

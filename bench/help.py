@@ -66,7 +66,7 @@ Examples:
         """\
 Usage: python -m bench reproduce PART [KEY=VALUE ...]
 
-PART is paper (all), table1, table2, figure1, figure3, figure4, figure5, figure6 or plots.
+PART is paper (all), table1, table2, appendix, figure1, figure3, figure4, figure5, figure6 or plots.
 
 Examples:
   python -m bench reproduce paper methods.cvdvae_ffhq256.low_weights.x8=low_x8.safetensors

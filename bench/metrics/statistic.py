@@ -88,7 +88,10 @@ class Estimate:
             sampler exceeds in 5% of cases.
         right: what it is for a perfect sampler; NaN where there is no such value.
         distance: value minus right in half-widths of the interval, on the side of `right`, or value / bound. Beyond -1
-            or 1 the right value is ruled out at the level of 95%.
+            or 1 the right value is ruled out at the level of 95%, were this the only statistic.
+        p: probability that a perfect sampler is as far from the right value, two-sided but for a bound; NaN where
+            nothing is known of it.
+        p_joint: p corrected for all statistics that are looked at together, by whoever looks.
 
     """
 
@@ -97,6 +100,8 @@ class Estimate:
     hi: float = nan
     right: float = nan
     distance: float = nan
+    p: float = nan
+    p_joint: float = nan
 
 
 class Statistic(ABC):
@@ -143,13 +148,16 @@ class MeanStatistic(Statistic):
         found = self.aggregate(resampled, c)
         lo, hi = np.quantile(found, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
         # a right value that is estimated from the same images varies with the value: what counts is the difference
-        low, high = np.quantile(found - self.right(resampled, c), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+        differences = found - self.right(resampled, c)
+        low, high = np.quantile(differences, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
         difference = value - right
         width = difference - low if difference > 0 else high - difference
         near = abs(difference) < NEAR * max(1, abs(right))
         with np.errstate(divide="ignore"):  # an interval without width: infinite
             distance = 0.0 if near else float(np.divide(difference, max(width, 0.0)))
-        return Estimate(value, float(lo), float(hi), right, distance)
+        beyond = min((differences <= 0).sum(), (differences >= 0).sum())
+        p = nan if np.isnan(difference) else 1.0 if near else min(1.0, 2 * (beyond + 1) / (len(differences) + 1))
+        return Estimate(value, float(lo), float(hi), right, distance, p)
 
 
 def weights(count: int) -> np.ndarray:

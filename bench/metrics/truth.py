@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from collections import OrderedDict
+from typing import TYPE_CHECKING, NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -21,7 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from bench.metrics import Evaluation
-    from bench.posterior import PosteriorGivenY
+    from bench.posterior import Posterior
 
 SIMULATIONS = 500
 """Of a perfect sampler, for the bound of rank errors."""
@@ -29,6 +32,8 @@ PERMUTATIONS = 100
 FOLDS = 5
 ORACLE_SEED = 18
 """Of the oracle's sets, which no method sees."""
+KEPT = 256
+"""Observations whose posterior is kept for the next method."""
 
 
 def _gram(e: Evaluation) -> Tensor:
@@ -50,33 +55,66 @@ def _undefined(e: Evaluation) -> Tensor:
     return e.hr.new_full((len(e.hr), 1), float("nan"))
 
 
-def _oracle(e: Evaluation) -> tuple[Tensor, Tensor]:
-    """Two independent sets of exact samples [B, n, 3, H, W], the same for all methods."""
+class _Known(NamedTuple):
+    """What is known of one image's posterior, whatever the method: it is the costly part of these statistics.
+
+    Attributes:
+        mean: E[x | y], float64 [3, H, W].
+        variance: mean over intensities of Var[x | y].
+        along: mean of the variances along `calibration.null_directions`.
+        sets: two independent sets of exact samples, float32 [2, n, 3, H, W].
+
+    """
+
+    mean: Tensor
+    variance: Tensor
+    along: Tensor
+    sets: Tensor
+
+
+_kept: WeakKeyDictionary[Posterior, OrderedDict[tuple[int, bytes], _Known]] = WeakKeyDictionary()
+
+
+def _compute_known(e: Evaluation, y: Tensor) -> _Known:
+    """For one observation [3, h, w]."""
     from bench.contract import Noise
 
-    def draw() -> tuple[Tensor, Tensor]:
-        n = e.set_size
-        assert e.posterior is not None
-        both = e.posterior.sample(e.y, Noise.of_content(e.y, 2 * n, ORACLE_SEED)).float()
-        return both[:, :n], both[:, n:]
+    assert e.posterior is not None
+    given = e.posterior.given(y)
+    both = e.posterior.sample(y[None], Noise.of_content(y[None], 2 * e.set_size, ORACLE_SEED))[0].float()
+    directions = calibration.null_directions(e.operator).double()
+    return _Known(
+        given.mean, given.variance.mean(), given.variance_along(directions).mean(), both.unflatten(0, (2, -1))
+    )
 
-    found: tuple[Tensor, Tensor] = e.shared("oracle", draw)
+
+def _known(e: Evaluation) -> list[_Known]:
+    """By image; of the last `KEPT` observations of a posterior, so that the methods of a run share them."""
+    assert e.posterior is not None
+    kept = _kept.setdefault(e.posterior, OrderedDict())
+    found = []
+    for y in e.y:
+        key = (e.set_size, y.cpu().numpy().tobytes())
+        found.append(kept.pop(key, None) or _compute_known(e, y))
+        kept[key] = found[-1]
+        if len(kept) > KEPT:
+            kept.popitem(last=False)
     return found
 
 
-def _given(e: Evaluation) -> list[PosteriorGivenY]:
-    posterior = e.posterior
-    assert posterior is not None
-    found: list[PosteriorGivenY] = e.shared("given", lambda: [posterior.given(y) for y in e.y])
-    return found
+def _oracle(e: Evaluation) -> tuple[Tensor, Tensor]:
+    """Two independent sets of exact samples [B, n, 3, H, W], the same for all methods."""
+    import torch
+
+    one, other = torch.stack([k.sets for k in _known(e)], 1)
+    return one, other
 
 
 def _posterior_mean(e: Evaluation) -> Tensor:
     """[B, 3, H, W], float64."""
     import torch
 
-    found: Tensor = e.shared("posterior_mean", lambda: torch.stack([p.mean for p in _given(e)]))
-    return found
+    return torch.stack([k.mean for k in _known(e)])
 
 
 class _ApdRatio(MeanStatistic):
@@ -256,7 +294,8 @@ class _RankError(SampleStatistic):
             for _ in range(SIMULATIONS)
         ]
         bound = float(np.quantile(simulated, LEVEL))
-        return Estimate(own, 0.0, bound, 0.0, own / bound if bound else float("nan"))
+        p = (1 + sum(s >= own for s in simulated)) / (1 + SIMULATIONS)
+        return Estimate(own, 0.0, bound, 0.0, own / bound if bound else float("nan"), p)
 
 
 def rank_table(values: np.ndarray) -> np.ndarray:
@@ -372,7 +411,7 @@ class MmseGap(MeanStatistic, SampleStatistic):
 
         if e.samples.shape[1] < 2 and not e.deterministic:
             return _undefined(e)
-        variance = torch.stack([p.variance.mean() for p in _given(e)])
+        variance = torch.stack([k.variance for k in _known(e)])
         return torch.stack([calibration.gap(e.samples, _posterior_mean(e)), variance], 1)
 
     def aggregate(self, means: np.ndarray, c: Conditions) -> np.ndarray:
@@ -402,7 +441,7 @@ class PosteriorStdRatio(MeanStatistic, SampleStatistic):
         if directions.isnan().any() or (e.samples.shape[1] < 2 and not e.deterministic):
             return _undefined(e)
         own = calibration.variance_along(e.samples, directions).mean(1)
-        exact = torch.stack([p.variance_along(directions.double()).mean() for p in _given(e)])
+        exact = torch.stack([k.along for k in _known(e)])
         return torch.stack([own, exact], 1)
 
     def aggregate(self, means: np.ndarray, c: Conditions) -> np.ndarray:
@@ -469,7 +508,8 @@ class C2st(SampleStatistic):
     def estimate(self, values: np.ndarray, c: Conditions) -> Estimate:
         """Accuracy on images that it was not trained on; bound: 95% of those with labels exchanged within images.
 
-        NaN without scikit-learn, or with fewer images than folds.
+        NaN without scikit-learn, or with fewer images than folds. p is of the normal distribution with the mean and
+        spread of the exchanged: there are too few of them for a small one.
         """
         values = values[~np.isnan(values).any(1)]
         if len(values) < 2 * FOLDS or not has_sklearn():
@@ -483,7 +523,8 @@ class C2st(SampleStatistic):
             exchanged.append(accuracy(np.where(flip[:, None, None], pairs[:, ::-1], pairs)))
         bound = float(np.quantile(exchanged, LEVEL))
         distance = (own - 0.5) / max(bound - 0.5, 1e-9)
-        return Estimate(own, 0.5, bound, 0.5, float(distance))
+        z = (own - np.mean(exchanged)) / max(np.std(exchanged), 1e-9)
+        return Estimate(own, 0.5, bound, 0.5, float(distance), math.erfc(z / math.sqrt(2)) / 2)
 
 
 def has_sklearn() -> bool:

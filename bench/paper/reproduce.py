@@ -21,6 +21,7 @@ from bench.machine import device_name
 from bench.metrics import resolve_metrics
 from bench.metrics.perceptual import lpips_weights_missing
 from bench.paper import plan
+from bench.paper.appendix import write_appendix
 from bench.paper.config import PICTURES, TABLES, Reproduction
 from bench.paper.tables import Entry, write_paper_table
 from bench.report.figures import (
@@ -146,13 +147,15 @@ def _plan(r: Reproduction, dataset: Dataset) -> tuple[list[plan.Probe], dict[str
 
 
 def _entries(r: Reproduction, name: str, probes: Sequence[plan.Probe]) -> list[Entry]:
-    """Lines of a table: all methods at one temperature, or one method at several."""
-    entries = []
+    """Lines of a table: all methods at one temperature or at several, or one method at several."""
+    entries: list[Entry] = []
+    if name == "appendix" and not r.run.statistics:
+        return entries
     for p in probes:
         facts = methods.facts(p.config.name)
         if name == "table2" and p.config.label != r.reference:
             continue
-        taus = r.table2_taus if name == "table2" else (r.table1_tau,)
+        taus = {"table2": r.table2_taus, "appendix": r.appendix_taus}.get(name, (r.table1_tau,))
         for tau in taus if facts.uses_tau else (None,):
             key = CellKey(p.config.label, p.scale, tau)
             entries.append(Entry(key, p.config.name, facts.title, p.reason))
@@ -208,7 +211,8 @@ def _write_tables(r: Reproduction, directory: RunDir, entries: Mapping[str, Sequ
     """Write the paper's tables, and the tables and figures of all that was run."""
     for name, lines in entries.items():
         if name in r.parts and any(e.reason is None for e in lines):
-            print(f"\n{name}\n{write_paper_table(directory, name, lines, r.run.out / 'paper', _where(r))}")
+            write = write_appendix if name == "appendix" else write_paper_table
+            print(f"\n{name}\n{write(directory, name, lines, r.run.out / 'paper', _where(r))}")
     if "plots" in r.parts and any_rows:
         write_tables(directory)
         sample_grids(directory)

@@ -16,7 +16,7 @@ import pandas as pd
 from tabulate import tabulate
 
 from bench.files import write_atomic
-from bench.metrics import column, metric_facts
+from bench.metrics import Better, column, metric_facts
 from bench.report.notes import IMPOSSIBLE, below_table, largest_apd_ratio
 from bench.report.tables import (
     NOTE,
@@ -45,6 +45,8 @@ PAPER_TAU = 0.8
 METRICS = ("psnr", "ssim", "lpips", "brisque", "lr_psnr", "apd_mse", "apd_lpips", "seconds", "noise_seconds")
 """Columns of Table 1 in its order; "lpips" without a backbone, which the paper does not name. Ours has the
 time of the noise apart."""
+DIRECTIONS: dict[str, Better] = {f"apd_{d}": "higher" for d in ("mse", "lpips_alex", "lpips_vgg", "stlpips_alex")}
+"""The paper marks the larger APD as the better one; a perfect sampler's is as large as its error (docs/truth.md)."""
 LEFT_OUT = "–"
 EXACT_LR_PSNR = (
     "LR-PSNR: of samples as the methods return them (lr_psnr_exact). The published 75.20 and 75.70 dB at x4 are more "
@@ -246,13 +248,17 @@ def write_paper_table(run: RunDir, name: str, entries: Sequence[Entry], folder: 
         path = folder / f"{name}{suffix}"
         write_atomic(path.with_suffix(".md"), _markdown(lines, names, "pipe") + "\n\n" + "\n\n".join(below) + "\n")
         if not suffix:  # ranked: the intervals are in the others
-            ranked = dict(zip((row.cell.key for row in there), ranked_lines(there, names, frame), strict=True))
+            ranked = dict(
+                zip((row.cell.key for row in there), ranked_lines(there, names, frame, DIRECTIONS), strict=True)
+            )
             lines = [ranked.get(e.key, line) for e, line in zip(entries, lines, strict=True)]
         else:
             lines = [replace(line, heads=tuple(map(escape, line.heads))) for line in lines]
         lines = [replace(line, cells=tuple(map(_latex_cell, line.cells))) for line in lines]
         heads = ("Method", r"$\tau$", "")[: 3 if suffix == "_beside" else 2]
-        write_atomic(path.with_suffix(".tex"), "".join(f"% {x}\n" for x in below) + render_latex(heads, lines, names))
+        write_atomic(
+            path.with_suffix(".tex"), "".join(f"% {x}\n" for x in below) + render_latex(heads, lines, names, DIRECTIONS)
+        )
     write_atomic(folder / f"{name}.csv", _ours_csv(entries, there, frame))
     write_atomic(folder / f"{name}_published.csv", _published_csv(name, entries))
     write_atomic(folder / f"{name}_beside.csv", beside_paper(there, names, frame, name).to_csv(index=False))
@@ -323,7 +329,7 @@ def _latex_cell(text: str) -> str:
 
 def _markdown(lines: list[Line], names: list[str], style: str) -> str:
     heads = ["scale", "method", "tau", ""][: 1 + len(lines[0].heads)] if lines else ["scale", "method", "tau"]
-    heads += [column_head(name) for name in names]
+    heads += [column_head(name, DIRECTIONS) for name in names]
     text = escape_markdown if style == "pipe" else str
     body = [[f"x{line.scale}" if line.heads[0] else "", *map(text, line.heads), *line.cells] for line in lines]
     return tabulate(body, headers=heads, tablefmt=style, disable_numparse=True)

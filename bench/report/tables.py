@@ -17,7 +17,7 @@ import pandas as pd
 from tabulate import tabulate
 
 from bench.files import write_atomic
-from bench.metrics import ARROWS, MetricFacts, column, metric_facts, unit
+from bench.metrics import ARROWS, Better, MetricFacts, column, metric_facts, unit
 from bench.report.notes import IMPOSSIBLE, PSNR_FLOOR, below_table, impossible, missing_values
 from bench.report.stats import holm, mean_interval, median_range, paired_difference, sign_flip_p
 from bench.run.store import Cell, RunDir
@@ -35,6 +35,8 @@ NOTE = (
 TIMES = "Times: median [least, most] of one call each at batch 1, of all rows of a scale in turns."
 RANKS = "Best in bold, second best underlined; methods whose paired 95% interval contains zero share a rank."
 UNDEFINED = "n/a"
+NO_OTHER: Mapping[str, Better] = {}
+"""No other directions than those that metrics declare."""
 PLAIN = ("bicubic", 0.0)
 """Operator and sigma that tables for reading do not mention."""
 UNNAMED = {"rounding": "once", "kernel": "matlab"}
@@ -221,11 +223,15 @@ def is_time(name: str) -> bool:
     return metric_facts(name).domain == "timing"
 
 
-def column_head(name: str) -> str:
-    """A metric's name, its better direction and its unit, where it stands without its group: "APD MSE ↑ (x 1e4)"."""
+def column_head(name: str, better: Mapping[str, Better] = NO_OTHER) -> str:
+    """A metric's name, its better direction and its unit, where it stands without its group: "LR-PSNR ↑ (dB)".
+
+    `better` has directions that a table shows in the place of the metrics' own.
+    """
     facts = metric_facts(name)
     label = PREFIXES.get(facts.group, "") + facts.label
-    return f"{label} {ARROWS[facts.better]}" + (f" ({unit(facts)})" if unit(facts) else "")
+    parts = (label, ARROWS[better.get(name, facts.better)], f"({unit(facts)})" if unit(facts) else "")
+    return " ".join(part for part in parts if part)
 
 
 def format_value(value: float, facts: MetricFacts) -> str:
@@ -268,22 +274,29 @@ def markdown(rows: list[Row], names: list[str], frame: pd.DataFrame, intervals: 
     return tabulate(lines, headers=heads, tablefmt=style, disable_numparse=True)
 
 
-def ranks_of_scales(rows: list[Row], names: Sequence[str], frame: pd.DataFrame) -> dict[str, dict[int, int]]:
-    """By metric, row number to 0 (best of its scale) or 1 (second); see `RANKS`."""
+def ranks_of_scales(
+    rows: list[Row], names: Sequence[str], frame: pd.DataFrame, better: Mapping[str, Better] = NO_OTHER
+) -> dict[str, dict[int, int]]:
+    """By metric, row number to 0 (best of its scale) or 1 (second); see `RANKS`; `better` as in `column_head`."""
     scales = dict.fromkeys(row.cell.key.scale for row in rows)
-    return {
-        name: {i: rank for scale in scales for i, rank in _ranks(rows, frame, name, scale).items()} for name in names
-    }
+    ranks: dict[str, dict[int, int]] = {name: {} for name in names}
+    for name in names:
+        for scale in scales:
+            ranks[name] |= _ranks(rows, frame, name, scale, better.get(name))
+    return ranks
 
 
-def _ranks(rows: list[Row], frame: pd.DataFrame, name: str, scale: int) -> dict[int, int]:
+def _ranks(rows: list[Row], frame: pd.DataFrame, name: str, scale: int, other: Better | None = None) -> dict[int, int]:
     """Row number to 0 (best) or 1 (second).
 
     Rows share the rank of a better one where their figures are printed alike or the interval of the paired difference
     does not exclude zero; times, where one median lies within the other's range. Methods without a network are not
-    ranked for time.
+    ranked for time, and nobody where no direction is better.
     """
     facts = metric_facts(name)
+    better = other or facts.better
+    if better == "neither":
+        return {}
     texts = {
         i: text
         for i, row in enumerate(rows)
@@ -293,7 +306,7 @@ def _ranks(rows: list[Row], frame: pd.DataFrame, name: str, scale: int) -> dict[
     }
     if len(texts) < 2:
         return {}
-    sign = -1 if facts.better == "higher" else 1
+    sign = -1 if better == "higher" else 1
     left = sorted(texts, key=lambda i: sign * float(frame[column(name)].iloc[i]))
     ranks: dict[int, int] = {}
     for rank in (0, 1):
@@ -332,10 +345,15 @@ def observed_by(rows: list[Row]) -> str:
     return "Observations: " + "; ".join(f"{name}, sigma {sigma:g}" for name, sigma in found) + "."
 
 
-def ranked_lines(rows: list[Row], names: list[str], frame: pd.DataFrame) -> list[Line]:
-    """LaTeX lines (title, temperature, figures) with the best in bold and the second best underlined per scale."""
+def ranked_lines(
+    rows: list[Row], names: list[str], frame: pd.DataFrame, better: Mapping[str, Better] = NO_OTHER
+) -> list[Line]:
+    """LaTeX lines (title, temperature, figures) with the best in bold and the second best underlined per scale.
+
+    `better` as in `column_head`.
+    """
     lines = []
-    ranks = ranks_of_scales(rows, names, frame)
+    ranks = ranks_of_scales(rows, names, frame, better)
     for scale, members in groupby(range(len(rows)), key=lambda i: rows[i].cell.key.scale):
         for i in members:
             tau = rows[i].cell.key.tau
@@ -357,8 +375,13 @@ def latex(rows: list[Row], names: list[str], frame: pd.DataFrame) -> str:
     return render_latex(("Method",), [replace(line, heads=line.heads[:1]) for line in lines], names)
 
 
-def render_latex(heads: tuple[str, ...], lines: list[Line], names: list[str]) -> str:
-    """Lay out lines as a booktabs table with a rule between scales; `heads` are those before the metrics."""
+def render_latex(
+    heads: tuple[str, ...], lines: list[Line], names: list[str], better: Mapping[str, Better] = NO_OTHER
+) -> str:
+    """Lay out lines as a booktabs table with a rule between scales; `heads` are those before the metrics.
+
+    `better` as in `column_head`.
+    """
     groups = [(g, len(list(members))) for g, members in groupby(names, key=lambda n: metric_facts(n).group)]
     at = len(heads) + 2
     titles, rules = [], []
@@ -371,7 +394,8 @@ def render_latex(heads: tuple[str, ...], lines: list[Line], names: list[str]) ->
         facts = metric_facts(name)
         extra = rf" ($\times 10^{{{round(np.log10(facts.factor))}}}$)" if facts.factor != 1 else ""
         extra = f" ({escape(facts.unit)})" if facts.unit and not extra else extra
-        labels.append(rf"{escape(facts.label)}{extra} $\{'uparrow' if facts.better == 'higher' else 'downarrow'}$")
+        arrow = {"higher": r" $\uparrow$", "lower": r" $\downarrow$", "neither": ""}[better.get(name, facts.better)]
+        labels.append(f"{escape(facts.label)}{extra}{arrow}")
     text = [
         r"% needs \usepackage{booktabs}",
         rf"\begin{{tabular}}{{ll{'c' * (len(heads) - 1 + len(names))}}}",

@@ -58,7 +58,15 @@ def test_parts_share_their_rows_and_resume(tmp_path: Path, capsys: pytest.Captur
     assert shared == one[one["method"] == "cvdvae"]["psnr"].tolist()
     rows = sorted((tmp_path / "cells").glob("*/*.parquet"))
     before = [p.stat().st_mtime_ns for p in rows]
-    assert len(rows) == 2 * 6
+    assert len(rows) == 2 * 8  # CVDVAE at 0.1, 0.8 and, in the appendix, 1
+    appendix = pd.read_csv(tmp_path / "paper" / "appendix.csv")
+    assert appendix["method"].tolist() == ["bicubic", "cvdvae", "cvdvae"] * 2
+    assert appendix["tau"].fillna(0).tolist() == [0.0, 1.0, 0.8] * 2
+    assert {"energy", "crps", "rank_error", "tarp_error", "apd_ratio_mse", "apd_ratio_stlpips_alex"} < set(appendix)
+    assert appendix["apd_ratio_mse_right"].isna().tolist() == [False, False, True] * 2
+    assert not {"coverage50", "lr_residual"} & set(appendix)
+    assert "right value" in (tmp_path / "paper" / "appendix.md").read_text()
+    assert (tmp_path / "paper" / "appendix.tex").is_file()
     assert reproduce("paper", tmp_path, "figure6.codes=1", "figure6.images=2", "figure6.every=6") == 0
     assert "done" in capsys.readouterr().out
     assert [p.stat().st_mtime_ns for p in rows] == before

@@ -11,6 +11,7 @@ from bench.config import RunConfig
 from bench.files import write_atomic, write_json
 from bench.metrics import metric_facts
 from bench.paper.tables import (
+    DIRECTIONS,
     Entry,
     beside_paper,
     impossible_apd,
@@ -21,6 +22,7 @@ from bench.paper.tables import (
 )
 from bench.report.notes import bounds, impossible, largest_apd_ratio
 from bench.report.tables import (
+    column_head,
     differences,
     escape,
     escape_markdown,
@@ -155,8 +157,29 @@ def test_latex_marks_best_and_second_and_compiles_its_structure(directory: RunDi
     assert r"\underline{27.00}" in body["The cvdvae0.8"]
     assert r"\textbf{0.6}" not in body["The bicubic"]  # no network: not ranked for time
     assert r"\multicolumn{2}{c}{Distortion}" in text
-    assert r"MSE ($\times 10^{4}$) $\uparrow$" in text
+    assert r"MSE ($\times 10^{4}$) \\" not in text
+    assert r"MSE ($\times 10^{4}$) &" in text  # a larger APD is not a better one: no arrow
     assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == 1
+
+
+def test_only_the_papers_table_ranks_the_apd(directory: RunDir) -> None:
+    change(directory, CellKey("odd", 8, None), "images", apd_mse=[0.01, 0.02, 0.01, 0.02])
+    rows, names = read_rows(directory)
+    frame = summarise(rows, names)
+    place = names.index("apd_mse")
+    assert all("textbf" not in line.cells[place] for line in ranked_lines(rows, names, frame))
+    assert [line.cells[place] for line in ranked_lines(rows, names, frame, DIRECTIONS)][-1] == r"\textbf{150.0}"
+    assert column_head("apd_mse") == "APD MSE (x 1e4)"
+    assert column_head("apd_mse", DIRECTIONS) == "APD MSE ↑ (x 1e4)"
+    assert column_head("psnr", DIRECTIONS) == "PSNR ↑ (dB)"
+    write_tables(directory)
+    assert "| APD MSE (x 1e4) |" in re.sub(" +", " ", (directory.path / "table.md").read_text())
+    entries = [Entry(CellKey("odd", 8, None), "odd", "Odd"), Entry(CellKey("bicubic", 8, None), "bicubic", "Bicubic")]
+    write_paper_table(directory, "table1", entries, directory.path / "paper")
+    assert "APD MSE ↑" in (directory.path / "paper" / "table1.md").read_text()
+    text = (directory.path / "paper" / "table1.tex").read_text()
+    assert r"$\uparrow$" in text
+    assert r"\textbf{150.0}" in text
 
 
 def change(run_dir: RunDir, key: CellKey, kind: str, **columns: list[object]) -> None:
