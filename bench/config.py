@@ -124,10 +124,10 @@ Out = Annotated[
 class TimingConfig(Settings):
     """How wall time is measured; see :mod:`bench.run.timing`."""
 
-    warmup: int = setting(1, ge=0, help="calls that are not counted")
-    repeats: int = setting(5, ge=1, help="timed calls at batch 1")
+    warmup: int = setting(1, ge=1, help="calls of each method that are not counted")
+    repeats: int = setting(7, ge=1, help="timed calls at batch 1, of all methods in turns; more while `budget` allows")
     budget: float = setting(
-        20.0, gt=0, help="seconds after which no further repeat or larger batch is begun, for each cell"
+        20.0, gt=0, help="seconds after which no more than `repeats` and no larger batch are begun, for each cell"
     )
     max_batch: int = setting(64, ge=1, help="largest batch that is tried for the throughput")
 
@@ -180,7 +180,7 @@ class RunConfig(Settings):
     )
     metrics: Names = setting(
         ["psnr", "ssim", "perceptual", "brisque", "lr_psnr", "apd_mse", "apd_perceptual", "diversity_perceptual",
-         "seconds", "throughput"],
+         "seconds", "noise_seconds", "throughput"],
         help="as python -m bench metrics lists them; `perceptual` stands for the distance above",
     )  # fmt: skip
     statistics: bool = setting(True, help="compute statistics with a known right value (truth.csv; docs/truth.md)")

@@ -74,7 +74,7 @@ def main() -> None:
 
     def mine() -> Tensor:
         generator = torch.Generator(arguments.device).manual_seed(3)
-        return sample(ours, levels, condition[:1], x[:1].clone(), [generator])
+        return sample(ours, levels, condition[:1], x[:1].clone(), lambda: torch.randn(x[:1].shape, generator=generator))
 
     print(f"trajectory of {arguments.steps} steps, {arguments.size}, per step at batch 1")
     print(compare_speed(reference, mine, arguments.repeats, arguments.steps))

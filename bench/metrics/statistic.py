@@ -3,14 +3,15 @@
 Add one in a file of this package (or through the entry point group ``bench.statistics``)::
 
     @register_statistic("mine")
-    class Mine(Statistic):
+    class Mine(MeanStatistic, SampleStatistic):
         facts = StatisticFacts(label="Mine", source="...")
 
         def __call__(self, e: Evaluation) -> Tensor: ...              # [B, K]: kept for each image
         def aggregate(self, means: np.ndarray, c: Conditions) -> np.ndarray: ...    # [..., K] -> [...]
         def right(self, means: np.ndarray, c: Conditions) -> np.ndarray | float: ...
 
-A statistic is a function of the mean over images of K figures per image, so that it need not be a mean itself.
+Most are a function of the mean over images of K figures per image (`MeanStatistic`), so that they need not be a mean
+themselves; the others write `estimate`. The figures are those of `SampleStatistic`, or metrics that the facts name.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
+from bench.errors import BenchError
 from bench.registry import Registry
 
 if TYPE_CHECKING:
@@ -98,17 +100,26 @@ class Estimate:
 
 
 class Statistic(ABC):
-    """Figures of each image's samples, and what the figures of a set of images say."""
+    """What figures of each image's samples say about a sampler."""
 
     facts: ClassVar[StatisticFacts]
     name: ClassVar[str]
 
-    def __call__(self, e: Evaluation) -> Tensor:
-        """Return [B, K] figures of each image, NaN where they are not defined.
+    @abstractmethod
+    def estimate(self, values: np.ndarray, c: Conditions) -> Estimate:
+        """Return the statistic of figures [N, K] of N images; images without figures (NaN) are left out."""
 
-        Not called for a statistic that declares ``metrics``.
-        """
-        raise NotImplementedError
+
+class SampleStatistic(Statistic):
+    """Figures that are computed from samples."""
+
+    @abstractmethod
+    def __call__(self, e: Evaluation) -> Tensor:
+        """Return [B, K] figures of each image, NaN where they are not defined."""
+
+
+class MeanStatistic(Statistic):
+    """A function of the means of the figures over images."""
 
     @abstractmethod
     def aggregate(self, means: np.ndarray, c: Conditions) -> np.ndarray:
@@ -154,11 +165,14 @@ statistics: Registry[Statistic] = Registry(
 register_statistic = statistics.register
 
 
-def load_statistics(posterior: bool) -> dict[str, Statistic]:
+def load_statistics(posterior: bool) -> dict[str, SampleStatistic]:
     """Those that are computed from samples, by name; with `posterior` also those that need the posterior."""
-    found = {}
+    found: dict[str, SampleStatistic] = {}
     for name in statistics.names():
         facts: StatisticFacts = statistics.facts(name)
         if not facts.metrics and (posterior or facts.needs != "posterior"):
-            found[name] = statistics.get(name)()
+            statistic = statistics.get(name)()
+            if not isinstance(statistic, SampleStatistic):
+                raise BenchError(f"The statistic '{name}' names no metrics: derive it from SampleStatistic.")
+            found[name] = statistic
     return found

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bench.metrics import calibration
-from bench.metrics.statistic import LEVEL, Conditions, Estimate, Statistic, StatisticFacts, register_statistic
+from bench.metrics.statistic import (
+    LEVEL,
+    Conditions,
+    Estimate,
+    MeanStatistic,
+    SampleStatistic,
+    StatisticFacts,
+    register_statistic,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -71,7 +79,7 @@ def _posterior_mean(e: Evaluation) -> Tensor:
     return found
 
 
-class _ApdRatio(Statistic):
+class _ApdRatio(MeanStatistic):
     """Distance between two samples over that of a sample to the truth, a ratio of means over images."""
 
     def aggregate(self, means: np.ndarray, c: Conditions) -> np.ndarray:
@@ -85,7 +93,7 @@ class _ApdRatio(Statistic):
 
 
 @register_statistic("apd_ratio_mse")
-class ApdRatioMse(_ApdRatio):
+class ApdRatioMse(_ApdRatio, SampleStatistic):
     """Average pairwise distance over distortion."""
 
     facts = StatisticFacts(label="APD / error, MSE", source="E d(x_i, x_j) / E d(x_i, x)", digits=".3f")
@@ -127,7 +135,7 @@ class ApdRatioStlpipsAlex(_ApdRatio):
 
 
 @register_statistic("sample_mean_gain")
-class SampleMeanGain(Statistic):
+class SampleMeanGain(MeanStatistic, SampleStatistic):
     """What is gained in mean square error by averaging the samples."""
 
     facts = StatisticFacts(
@@ -152,7 +160,7 @@ class SampleMeanGain(Statistic):
 
 
 @register_statistic("lr_residual")
-class LrResidual(Statistic):
+class LrResidual(MeanStatistic, SampleStatistic):
     """LR-PSNR of the mean square residual, over all samples and images."""
 
     facts = StatisticFacts(label="LR-PSNR", unit="dB", source="-10 log10 E|y - A x_i|^2 / m")
@@ -175,7 +183,7 @@ class LrResidual(Statistic):
         return float(-20 * np.log10(c.sigma)) if c.sigma else float("nan")
 
 
-class _Score(Statistic):
+class _Score(MeanStatistic, SampleStatistic):
     """A proper score: smallest for the posterior; beside it the oracle's, where the posterior is known."""
 
     def aggregate(self, means: np.ndarray, c: Conditions) -> np.ndarray:
@@ -231,12 +239,8 @@ class Crps(_Score):
         return _levels(e) * torch.stack([own, oracle], 1)
 
 
-class _RankError(Statistic):
+class _RankError(SampleStatistic):
     """How far ranks of the truth are from uniform; figures are the ranks of all n + 1 members along J numbers."""
-
-    def aggregate(self, means: np.ndarray, c: Conditions) -> np.ndarray:
-        """Not a function of means: see `estimate`."""
-        raise NotImplementedError
 
     def estimate(self, values: np.ndarray, c: Conditions) -> Estimate:
         """Deviation, and the bound that it keeps in 95% of cases if truth and samples can change places."""
@@ -312,10 +316,23 @@ class TarpError(_RankError):
         return calibration.ranks(values).flatten(1)
 
 
-class _Coverage(Statistic):
+def covered(histogram: np.ndarray, level: float) -> np.ndarray:
+    """`calibration.coverage` for NumPy, [..., n + 1] to [...]."""
+    size = histogram.shape[-1]
+    edges = np.linspace(0, 1, size + 1).clip((1 - level) / 2, (1 + level) / 2)
+    share: np.ndarray = histogram @ (np.diff(edges) * size)
+    return share
+
+
+@register_statistic("coverage50")
+class Coverage50(MeanStatistic, SampleStatistic):
     """Share of intensities of the truth within the central interval of the samples; figures: histogram of ranks."""
 
-    level: float
+    facts = StatisticFacts(
+        label="Coverage 50%", unit="%", source="central intervals per intensity, corrected for n samples",
+        digits=".1f", needs="random",
+    )  # fmt: skip
+    level = 0.5
 
     def __call__(self, e: Evaluation) -> Tensor:
         """[B, n + 1]."""
@@ -333,38 +350,16 @@ class _Coverage(Statistic):
         return 100 * self.level
 
 
-def covered(histogram: np.ndarray, level: float) -> np.ndarray:
-    """`calibration.coverage` for NumPy, [..., n + 1] to [...]."""
-    size = histogram.shape[-1]
-    edges = np.linspace(0, 1, size + 1).clip((1 - level) / 2, (1 + level) / 2)
-    share: np.ndarray = histogram @ (np.diff(edges) * size)
-    return share
-
-
-@register_statistic("coverage50")
-class Coverage50(_Coverage):
-    """Half of them."""
-
-    facts = StatisticFacts(
-        label="Coverage 50%", unit="%", source="central intervals per intensity, corrected for n samples",
-        digits=".1f", needs="random",
-    )  # fmt: skip
-    level = 0.5
-
-
 @register_statistic("coverage90")
-class Coverage90(_Coverage):
-    """Nine tenths."""
+class Coverage90(Coverage50):
+    """The same for nine tenths of them."""
 
-    facts = StatisticFacts(
-        label="Coverage 90%", unit="%", source="central intervals per intensity, corrected for n samples",
-        digits=".1f", needs="random",
-    )  # fmt: skip
+    facts = StatisticFacts(label="Coverage 90%", unit="%", source="as for half of them", digits=".1f", needs="random")
     level = 0.9
 
 
 @register_statistic("mmse_gap")
-class MmseGap(Statistic):
+class MmseGap(MeanStatistic, SampleStatistic):
     """Square distance of the sampler's mean from the posterior mean, in units of the least mean square error."""
 
     facts = StatisticFacts(
@@ -391,7 +386,7 @@ class MmseGap(Statistic):
 
 
 @register_statistic("posterior_std_ratio")
-class PosteriorStdRatio(Statistic):
+class PosteriorStdRatio(MeanStatistic, SampleStatistic):
     """Spread of the samples over that of the posterior, along directions that A does not see."""
 
     facts = StatisticFacts(
@@ -421,7 +416,7 @@ class PosteriorStdRatio(Statistic):
 
 
 @register_statistic("sliced_wasserstein")
-class SlicedWasserstein(Statistic):
+class SlicedWasserstein(MeanStatistic, SampleStatistic):
     """Distance of the samples from the oracle's along directions that A does not see, over that of two oracle sets."""
 
     facts = StatisticFacts(
@@ -452,7 +447,7 @@ class SlicedWasserstein(Statistic):
 
 
 @register_statistic("c2st")
-class C2st(Statistic):
+class C2st(SampleStatistic):
     """Accuracy of a classifier that tells a sample from an exact one (scikit-learn: extra `truth`)."""
 
     facts = StatisticFacts(
@@ -470,10 +465,6 @@ class C2st(Statistic):
         mean = _posterior_mean(e)
         both = (e.samples[:, 0], _oracle(e)[0][:, 0])
         return torch.cat([calibration.c2st_features(x, mean, directions, e.operator) for x in both], 1)
-
-    def aggregate(self, means: np.ndarray, c: Conditions) -> np.ndarray:
-        """Not a function of means: see `estimate`."""
-        raise NotImplementedError
 
     def estimate(self, values: np.ndarray, c: Conditions) -> Estimate:
         """Accuracy on images that it was not trained on; bound: 95% of those with labels exchanged within images.

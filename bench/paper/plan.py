@@ -29,7 +29,7 @@ from bench.run.evaluate import evaluate, not_applicable
 from bench.run.samples import PNG_BYTES
 from bench.run.selection import dataset_operator, prepared_method, selected_images, short_form
 from bench.run.store import RunDir
-from bench.run.timing import time_once
+from bench.run.timing import MOST_REPEATS, time_once
 
 BYTES_PER_ROW = 400
 
@@ -146,9 +146,10 @@ def estimate(
         samples[e.key] = missing * n
         one = speed[e.key.label, e.key.scale]
         seconds[e.key] = missing * (n * one + metrics[e.key.scale] * (n / run.n))
-        if directory.cell(e.key).timing is None:  # bench.run.timing: it ends with its budget, or with the largest batch
-            calls = run.timing.warmup + run.timing.repeats
-            seconds[e.key] += min(max(run.timing.budget, 2 * one), (calls + 4 * run.timing.max_batch) * one)
+        if directory.cell(e.key).timing is None:  # bench.run.timing: all repeats, then what the budget still allows
+            calls = (run.timing.warmup + run.timing.repeats) * one
+            more = (MOST_REPEATS + 4 * run.timing.max_batch) * one
+            seconds[e.key] += calls + min(max(run.timing.budget - calls, 0.0), more)
         size += samples[e.key] * BYTES_PER_ROW
         kept += samples[e.key] * PNG_BYTES * dataset.size**2
     if run.save_samples == "auto":

@@ -25,7 +25,7 @@ TIE = 1e-12
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean with the bounds of its 95% interval (NaN where there are fewer than two values)."""
+    """A mean with the bounds of its 95% interval (NaN for fewer than two values), or a median and a range."""
 
     mean: float
     lo: float
@@ -55,6 +55,14 @@ def mean_interval(values: np.ndarray) -> Estimate:
     if not np.isfinite([low, high]).all():
         low, high = _bounds(values, "percentile")
     return Estimate(mean, low, high)
+
+
+def median_range(values: np.ndarray) -> Estimate:
+    """Median of [N] with the least and the most, for repeats that are not independent; NaN values are left out."""
+    values = values[~np.isnan(values)]
+    if len(values) == 0:
+        return Estimate(np.nan, np.nan, np.nan)
+    return Estimate(float(np.median(values)), float(values.min()), float(values.max()))
 
 
 def _bounds(values: np.ndarray, method: str) -> tuple[float, float]:

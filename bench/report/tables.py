@@ -19,7 +19,7 @@ from tabulate import tabulate
 from bench.files import write_atomic
 from bench.metrics import ARROWS, MetricFacts, column, metric_facts, unit
 from bench.report.notes import IMPOSSIBLE, PSNR_FLOOR, below_table, impossible, missing_values
-from bench.report.stats import holm, mean_interval, paired_difference, sign_flip_p
+from bench.report.stats import holm, mean_interval, median_range, paired_difference, sign_flip_p
 from bench.run.store import Cell, RunDir
 
 PREFIXES = {"Diversity (APD)": "APD ", "Diversity (NTIRE)": "NTIRE "}
@@ -32,6 +32,7 @@ NOTE = (
     "Means over images with their 95% intervals (BCa bootstrap over images): ± where both bounds are equally far from "
     "the mean, as printed, else [lower, upper]."
 )
+TIMES = "Times: median [least, most] of one call each at batch 1, of all rows of a scale in turns."
 RANKS = "Best in bold, second best underlined; methods whose paired 95% interval contains zero share a rank."
 UNDEFINED = "n/a"
 PLAIN = ("bicubic", 0.0)
@@ -158,7 +159,8 @@ def _values(
 def summarise(rows: list[Row], names: list[str]) -> pd.DataFrame:
     """One row per (scale, method, tau): means over images with the bounds of their 95% intervals.
 
-    ``NAME_n`` is the number of images (repeats, for times) of a mean; ``impossible`` says what cannot be right.
+    Times are medians of repeats, which are not independent, with the least and the most. ``NAME_n`` is the number of
+    images (repeats, for times) of a mean; ``impossible`` says what cannot be right.
     """
     records = []
     for row in rows:
@@ -167,7 +169,8 @@ def summarise(rows: list[Row], names: list[str]) -> pd.DataFrame:
         record |= {"operator": row.operator, "sigma": row.sigma, "n_images": row.n_images}
         for name in names:
             factor = metric_facts(name).factor
-            estimate = mean_interval(row.values[name].to_numpy(dtype=float))
+            values = row.values[name].to_numpy(dtype=float)
+            estimate = median_range(values) if is_time(name) else mean_interval(values)
             record[column(name)] = estimate.mean * factor
             record[column(name) + "_lo"] = estimate.lo * factor
             record[column(name) + "_hi"] = estimate.hi * factor
@@ -188,7 +191,7 @@ def differences(rows: list[Row], names: list[str]) -> pd.DataFrame:
             continue
         for name in names:
             facts = metric_facts(name)
-            if facts.domain == "timing":
+            if is_time(name):
                 continue
             x, y = a.values[name].align(b.values[name], join="inner")
             estimate, n = paired_difference(x.to_numpy(dtype=float), y.to_numpy(dtype=float))
@@ -213,6 +216,11 @@ def differences(rows: list[Row], names: list[str]) -> pd.DataFrame:
     return frame.assign(p=p, p_holm=holm(p))
 
 
+def is_time(name: str) -> bool:
+    """Whether a metric is a wall time (or a throughput), whose values are repeats and not images."""
+    return metric_facts(name).domain == "timing"
+
+
 def column_head(name: str) -> str:
     """A metric's name, its better direction and its unit, where it stands without its group: "APD MSE ↑ (x 1e4)"."""
     facts = metric_facts(name)
@@ -232,6 +240,8 @@ def interval_text(frame: pd.DataFrame, i: int, name: str) -> str:
     text = format_value(value, facts)
     if not high > low:
         return text
+    if is_time(name):
+        return f"{text} [{format_value(low, facts)}, {format_value(high, facts)}]"
     below, above = format_value(value - low, facts), format_value(high - value, facts)
     return (
         f"{text} ± {above}" if below == above else f"{text} [{format_value(low, facts)}, {format_value(high, facts)}]"
@@ -262,15 +272,15 @@ def _ranks(rows: list[Row], frame: pd.DataFrame, name: str, scale: int) -> dict[
     """Row number to 0 (best) or 1 (second).
 
     Rows share the rank of a better one where their figures are printed alike or the interval of the paired difference
-    does not exclude zero; of times, which have no pairs, the figures decide. Methods without a network are not ranked
-    for time.
+    does not exclude zero; times, where one median lies within the other's range. Methods without a network are not
+    ranked for time.
     """
     facts = metric_facts(name)
     texts = {
         i: text
         for i, row in enumerate(rows)
         if row.cell.key.scale == scale
-        and (row.ranked or facts.domain != "timing")
+        and (row.ranked or not is_time(name))
         and (text := format_value(float(frame[column(name)].iloc[i]), facts)) != UNDEFINED
     }
     if len(texts) < 2:
@@ -289,8 +299,9 @@ def _ranks(rows: list[Row], frame: pd.DataFrame, name: str, scale: int) -> dict[
 
 def _indistinct(a: Row, b: Row, name: str) -> bool:
     """Whether the interval of the paired difference of two rows contains zero, or is not known."""
-    if metric_facts(name).domain == "timing":
-        return False
+    if is_time(name):
+        one, other = (median_range(r.values[name].to_numpy(dtype=float)) for r in (a, b))
+        return one.lo <= other.mean <= one.hi or other.lo <= one.mean <= other.hi
     x, y = a.values[name].align(b.values[name], join="inner")
     return not paired_difference(x.to_numpy(dtype=float), y.to_numpy(dtype=float))[0].excludes_zero
 
@@ -381,7 +392,7 @@ def write_tables(run: RunDir) -> str:
         return f"Nothing has been measured in {run.path} yet."
     frame = summarise(rows, names)
     write_atomic(run.path / "table.csv", frame.to_csv(index=False))
-    notes = [NOTE, observed_by(rows), *below_table(rows, names, run.config)]
+    notes = [NOTE, TIMES if any(map(is_time, names)) else "", observed_by(rows), *below_table(rows, names, run.config)]
     below = "".join(f"\n{text}\n" for text in notes if text)
     comments = "".join(f"% {text}\n" for text in [RANKS, *notes[1:]] if text)
     write_atomic(run.path / "table.tex", comments + latex(rows, names, frame))

@@ -63,7 +63,8 @@ class Claims:
                     self.directory.drop_images(cell.key.scale)
             for cell, indices in self._of_other_images(now, others).items():
                 self.directory.drop_images(cell.key.scale, indices)
-                say(f"{cell.folder}: {len(indices)} images changed: their rows are in {cell.supersede(indices).name}.")
+                what = "1 image" if len(indices) == 1 else f"{len(indices)} images"
+                say(f"{cell.folder}: {what} changed: the old rows are in {cell.supersede(indices).name}.")
             for key, (facts, files) in stored.items():
                 self.directory.cell(key).claim(now[key], facts, files)
 

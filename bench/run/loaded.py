@@ -1,9 +1,9 @@
-"""The methods of a run: one is loaded at a time, and what it raises is a failure of this method alone."""
+"""The methods of a run: one is loaded at a time, but for times, and what it raises is a failure of it alone."""
 
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,7 +13,7 @@ from bench.config import RunConfig
 from bench.contract import Method, methods
 from bench.errors import BenchError, DiskError
 from bench.files import write_atomic
-from bench.machine import device_name, release_memory
+from bench.machine import device_name, is_out_of_memory, release_memory
 from bench.network import NetworkMethod
 from bench.run.cell import CellKey
 from bench.run.draw import Sampler
@@ -62,6 +62,27 @@ class LoadedMethods:
             self._method = prepared_method(self.config, self._by_label[label], self.images.dataset, scale)
             self._at = (label, scale)
         return self._method
+
+    def several(self, labels: Sequence[str], scale: int) -> dict[str, Method]:
+        """Load methods beside each other, the first ones that fit into memory; those that fail are failures.
+
+        They stay in memory as long as the caller keeps them.
+        """
+        at, method = self._at, self._method
+        self.let_go()
+        found: dict[str, Method] = {}
+        for label in labels:
+            if method is not None and at == (label, scale):
+                found[label], method = method, None
+                continue
+            with self.guarded(label, scale):
+                try:
+                    found[label] = prepared_method(self.config, self._by_label[label], self.images.dataset, scale)
+                except (RuntimeError, MemoryError) as error:
+                    if not found or not is_out_of_memory(error):
+                        raise
+                    break
+        return found
 
     def try_method(self, label: str, scale: int) -> Method | None:
         """The method, loaded; None, and a failure, where it cannot be."""

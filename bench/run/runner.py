@@ -15,13 +15,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from bench.config import RunConfig, Shard
-from bench.contract import Method, methods
+from bench.contract import methods
 from bench.data import Dataset, make_dataset
 from bench.errors import BenchError
 from bench.load import make_method
-from bench.machine import environment, keep_freed_memory
+from bench.machine import environment, is_out_of_memory, keep_freed_memory
 from bench.metrics import Evaluation, Metric, load_metrics, metric_facts, resolve_metrics
-from bench.metrics.statistic import Statistic, load_statistics
+from bench.metrics.statistic import SampleStatistic, load_statistics
 from bench.run import timing
 from bench.run.cell import FAILED, Cell, CellKey
 from bench.run.claims import Claims
@@ -112,7 +112,7 @@ class Session:
         self.metric_names = [n for n in measured if n not in undefined]
         self._statistics = load_statistics(dataset.mixture is not None) if config.statistics else {}
         self.computed_names = [*self.metric_names, *self._statistics]
-        self.timed = len(measured) < len(self.names)
+        self.timed = [n for n in self.names if n not in measured]
         self.rounded = config.quantise and operators[0].range is not None
         self.kept = self._kept_images(keys, operators[0].size)
         self._posterior = cache(lambda scale: dataset_posterior(dataset, self.images.operator(scale)))
@@ -208,15 +208,21 @@ class Session:
         if not self.timed or self.config.shard is not None:
             return False
         before = cell.timing
-        return before is None or before.get("compute") != self.loaded.compute(cell.key.label)
+        if before is None or before.get("compute") != self.loaded.compute(cell.key.label):
+            return True
+        return not before.keys() >= set(self.timed)
+
+    def _needs_samples(self, cell: Cell) -> bool:
+        """Whether anything is left to do that needs samples that are not kept."""
+        again = any(not self._readable(cell, i) for batch in self._incomplete(cell) for i in batch)
+        return bool(again or self._missing(cell))
 
     def _needs_method(self, cell: Cell) -> bool:
         """Whether anything is left to do that needs the method itself."""
-        again = any(not self._readable(cell, i) for batch in self._incomplete(cell) for i in batch)
-        return bool(again or self._missing(cell) or self._untimed(cell))
+        return self._needs_samples(cell) or self._untimed(cell)
 
     @cached_property
-    def _metrics(self) -> dict[str, Metric | Statistic]:
+    def _metrics(self) -> dict[str, Metric | SampleStatistic]:
         return {**load_metrics(self.metric_names, self.config.device), **self._statistics}
 
     # measuring
@@ -228,17 +234,21 @@ class Session:
         for scale in self.config.scales:
             for label in (m.label for m in self.config.methods):
                 cells = [self.directory.cell(k) for k in keys if (k.label, k.scale) == (label, scale)]
-                open_ones = [c for c in cells if self._needs_method(c) or self._incomplete(c)]
+                open_ones = [c for c in cells if self._missing(c) or self._incomplete(c)]
                 if open_ones and (label, scale) not in self.loaded.broken:
                     self._metrics  # noqa: B018 -- a metric that cannot be loaded is an error before hours of sampling
                     with self.loaded.guarded(label, scale):
                         for cell in open_ones:
                             self._measure_cell(cell)
                 self._say_failed_before(cells)
+            timed = [self.directory.cell(k) for k in keys if k.scale == scale]
+            y = self.images.any_observation(scale) if self.timed else None
+            if y is not None:
+                self._time([c for c in timed if self._untimed(c)], y)
         self.loaded.let_go()
 
     def _measure_cell(self, cell: Cell) -> None:
-        sampler = self.loaded.sampler(cell.key.label, cell.key.scale) if self._needs_method(cell) else None
+        sampler = self.loaded.sampler(cell.key.label, cell.key.scale) if self._needs_samples(cell) else None
         filling, missing = self._incomplete(cell), self._missing(cell)
         before = (cell.read("samples"), cell.read("images")) if filling else None
         total, left = sum(map(len, self.images.batches(self.images.selected))), sum(map(len, [*filling, *missing]))
@@ -256,15 +266,31 @@ class Session:
                 bar.update(len(batch))
         if self.config.shard is None:
             cell.compact()
-        if self._untimed(cell) and sampler is not None:
-            self._time(cell, sampler.method)
 
-    def _time(self, cell: Cell, method: Method) -> None:
-        y = self.images.any_observation(cell.key.scale)
-        if y is not None:
-            measured = timing.measure(method, y, cell.key.tau, self.config.seed, self.config.timing)
-            compute = self.loaded.compute(cell.key.label)
-            cell.set_timing({**measured.record(), "compute": compute, **self.loaded.machine})
+    def _time(self, cells: Sequence[Cell], y: Tensor) -> None:
+        """Time cells of one scale in turns, as many as fit into memory; then the others, alone what fails beside."""
+        cells = [c for c in cells if (c.key.label, c.key.scale) not in self.loaded.broken]
+        if not cells:
+            return
+        loaded = self.loaded.several(list(dict.fromkeys(c.key.label for c in cells)), cells[0].key.scale)
+        together = [c for c in cells if c.key.label in loaded]
+        subjects = [timing.Subject(loaded[c.key.label], y, c.key.tau) for c in together]
+        measured = timing.measure(subjects, self.config.seed, self.config.timing)
+        alone = []
+        for cell, found in zip(together, measured, strict=True):
+            if isinstance(found, timing.Timing):
+                compute = self.loaded.compute(cell.key.label)
+                beside = sorted(c.key.folder for c in together)
+                cell.set_timing({**found.record(), "together": beside, "compute": compute, **self.loaded.machine})
+            elif is_out_of_memory(found) and len(loaded) > 1:
+                alone.append(cell)
+            else:
+                with self.loaded.guarded(cell.key.label, cell.key.scale):
+                    raise found
+        del loaded, subjects
+        for cell in alone:
+            self._time([cell], y)
+        self._time([c for c in cells if c not in together], y)
 
     def _compute(self, cell: Cell, sampler: Sampler, batch: Sequence[int]) -> None:
         """Sample a batch of images, keep what is to be kept, and add its rows."""
@@ -358,7 +384,7 @@ class Session:
         images: list[Image],
         samples: Tensor,
         raw: Tensor | None,
-        loaded: dict[str, Metric | Statistic],
+        loaded: dict[str, Metric | SampleStatistic],
     ) -> tuple[dict[str, np.ndarray], list[set[str]]]:
         """Values of metrics, and for each image the names of those that it has (`FAILED` where one failed)."""
         known = [set(loaded) for _ in images]

@@ -108,6 +108,16 @@ class Order:
         flips = np.random.default_rng([self.seed, 1, step]).random(self.batch) < 0.5
         return numbers, flips & self.flip
 
+    def corners(self, step: int, places: int) -> np.ndarray:
+        """Where each image of a step is cropped: [batch, 2] row and column, from 0 to below `places`."""
+        return np.random.default_rng([self.seed, 2, step]).integers(places, size=(self.batch, 2))
+
+
+def cropped(images: np.ndarray, corners: np.ndarray, side: int) -> np.ndarray:
+    """Squares [B, side, side, 3] of images [B, H, H, 3], from their corners [B, 2]."""
+    pairs = zip(images, corners, strict=True)
+    return np.stack([image[row : row + side, column : column + side] for image, (row, column) in pairs])
+
 
 def to_tensor(images: np.ndarray, flips: np.ndarray | None, device: torch.device) -> Tensor:
     """uint8 [B, H, H, 3] to float32 [B, 3, H, H] in [0, 1] on the device."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Annotated, Any
 
 import torch
@@ -83,8 +84,8 @@ class Sr3(NetworkMethod):
         condition = upsample(y, self.operator.size, self.condition).repeat_interleave(n, 0)
         levels = sampling_levels(self.steps)
         with self.autocast():
-            parts = [
-                sample(self.network, levels, condition[part], start[part], noise.streams[part], self.sampler)
-                for part in self.pieces(len(start))
-            ]
+            parts = []
+            for part in self.pieces(len(start)):
+                normal = partial(noise.normal, 3, *self.operator.size, rows=part)
+                parts.append(sample(self.network, levels, condition[part], start[part], normal, self.sampler))
         return self.finish((torch.cat(parts) + 1) / 2, y)

@@ -6,7 +6,7 @@ way are kept within [-1, 1], as in the public implementation.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Literal
 
@@ -39,7 +39,7 @@ def sample(
     levels: Sequence[float],
     condition: Tensor,
     start: Tensor,
-    generators: Sequence[torch.Generator],
+    normal: Callable[[], Tensor] | None = None,
     sampler: SamplerName = "ancestral",
 ) -> Tensor:
     """Sample x given the upsampled observation.
@@ -49,7 +49,7 @@ def sample(
         levels: alpha_bar of `start` and after every step, from :func:`sampling_levels`.
         condition: bicubic upsample of y, [B, 3, H, W] in [-1, 1].
         start: standard normal x_T [B, 3, H, W].
-        generators: one per row, for the noise of the ancestral steps; "ddim" draws nothing.
+        normal: draws standard normal [B, 3, H, W], the noise of an ancestral step; "ddim" draws nothing.
         sampler: "ancestral" or "ddim".
 
     Returns:
@@ -66,6 +66,6 @@ def sample(
         kept = now / then
         x = then**0.5 * (1 - kept) / (1 - now) * clean + kept**0.5 * (1 - then) / (1 - now) * x
         if then < 1:
-            drawn = torch.stack([torch.randn(x.shape[1:], generator=g) for g in generators]).to(x.device)
-            x = x + ((1 - then) / (1 - now) * (1 - kept)) ** 0.5 * drawn
+            assert normal is not None
+            x = x + ((1 - then) / (1 - now) * (1 - kept)) ** 0.5 * normal()
     return x

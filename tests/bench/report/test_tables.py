@@ -75,6 +75,44 @@ def test_means_are_over_samples_then_images(directory: RunDir) -> None:
     assert frame["psnr_lo"].iloc[0] < 21.5 < frame["psnr_hi"].iloc[0]
 
 
+def test_times_are_medians_with_their_range(directory: RunDir) -> None:
+    times = {"bicubic_x8": [0.1], "cvdvae_x8_tau0.1": [3.0, 1.0, 1.1, 1.2, 9.0], "cvdvae_x8_tau0.8": [1.3, 1.15, 5.0],
+             "odd_x8": [0.5, 0.6, 0.7]}  # fmt: skip
+    for folder, seconds in times.items():
+        timing = {"seconds": seconds, "together": sorted(times)}
+        write_json(directory.path / "cells" / folder / "timing.json", timing)
+    rows, names = read_rows(directory)
+    frame = summarise(rows, names)
+    assert frame["seconds"].tolist() == pytest.approx([0.1, 1.2, 1.3, 0.6])
+    assert frame["seconds_lo"].tolist() == pytest.approx([0.1, 1.0, 1.15, 0.5])
+    assert frame["seconds_hi"].tolist() == pytest.approx([0.1, 9.0, 5.0, 0.7])
+    assert frame["seconds_n"].tolist() == [1, 5, 3, 3]
+    write_tables(directory)
+    markdown = (directory.path / "table.md").read_text()
+    assert "| 1.2 [1, 9]" in markdown
+    assert "Times: median [least, most]" in markdown
+    assert "measured apart" not in markdown
+    bold = [
+        line for line in (directory.path / "table.tex").read_text().splitlines() if line.startswith((" & The", "$"))
+    ]
+    assert [re.findall(r"\\(textbf|underline){[\d.]+} \\\\", line) for line in bold] == [
+        [], ["underline"], ["underline"], ["textbf"]
+    ]  # fmt: skip
+
+
+def test_times_that_were_not_measured_in_turns_are_named(directory: RunDir) -> None:
+    together = ["bicubic_x8", "cvdvae_x8_tau0.1", "cvdvae_x8_tau0.8"]
+    for folder in together:
+        write_json(directory.path / "cells" / folder / "timing.json", {"seconds": [1.0], "together": together})
+    write_tables(directory)
+    expected = (
+        "Times were measured apart, not in turns, of: The bicubic x8, The cvdvae x8, tau 0.1, The cvdvae x8, tau 0.8; "
+        "The odd x8."
+    )
+    assert expected in (directory.path / "table.md").read_text()
+    assert expected in (directory.path / "table.tex").read_text()
+
+
 def test_the_apd_may_be_of_the_first_images_only(directory: RunDir) -> None:
     frame = directory.cell(CellKey("odd", 8, None)).read("images")
     folder = directory.path / "cells" / "odd_x8"

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -18,29 +17,18 @@ import pytest
 import torch
 from PIL import Image
 
-from bench.config import RunConfig, parse_shard
-from bench.contract import Facts, Method, methods
+from bench.config import parse_shard
+from bench.contract import Facts, methods
 from bench.data import make_dataset
 from bench.errors import BenchError
 from bench.metrics import Evaluation
-from bench.operators.bicubic import Bicubic, enlarge
+from bench.operators.bicubic import Bicubic
 from bench.report.tables import write_tables
 from bench.run.cell import CellKey
 from bench.run.evaluate import evaluate
 from bench.run.runner import run
 from bench.run.store import RunDir
-
-Configure = Callable[..., RunConfig]
-
-
-class Noisy(Method):
-    """Bicubic plus noise of strength tau: the simplest diverse method."""
-
-    facts = Facts(title="Noisy")
-
-    def draw(self, y, n, tau, noise):
-        x = enlarge(y, self.operator.size)[:, None] + 0.1 * tau * noise.normal(3, *self.operator.size)
-        return x.clamp(0, 1)
+from tests.bench.run.noisy import Configure, Noisy
 
 
 def rows(directory: RunDir, label: str = "misfit", tau: float | None = 0.8, scale: int = 8) -> pd.DataFrame:
@@ -86,6 +74,42 @@ def test_rows_and_files(configure: Configure, add) -> None:
     timing = directory.cell(CellKey("misfit", 8, 0.8)).timing
     assert timing is not None
     assert timing["seconds"][0] > 0
+    assert len(timing["noise_seconds"]) == len(timing["seconds"])
+    assert timing["together"] == ["misfit_x8_tau0.1", "misfit_x8_tau0.8"]
+
+
+def test_what_does_not_fit_beside_others_is_timed_alone(configure: Configure, add) -> None:
+    class Large(Noisy):
+        """Fits into memory only alone."""
+
+        failed = False
+
+        def draw(self, y, n, tau, noise):
+            if noise.ids[0].startswith("timing") and not Large.failed:
+                Large.failed = True
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return super().draw(y, n, tau, noise)
+
+    directory, complete = run(add(Large, configure("limit=1", "metrics=[psnr,seconds]"), "bicubic"))
+    assert complete
+    timings = [directory.cell(CellKey(label, 8, tau)).timing for label, tau in (("misfit", 0.8), ("bicubic", None))]
+    assert [t["together"] for t in timings if t] == [["misfit_x8_tau0.8"], ["bicubic_x8", "misfit_x8_tau0.8"]]
+
+
+def test_a_method_that_fails_while_it_is_timed(configure: Configure, add) -> None:
+    class Tired(Noisy):
+        """Draws its images, but cannot be timed."""
+
+        def draw(self, y, n, tau, noise):
+            if noise.ids[0].startswith("timing"):
+                raise ValueError("tired")
+            return super().draw(y, n, tau, noise)
+
+    directory, complete = run(add(Tired, configure("limit=1", "metrics=[psnr,seconds]"), "bicubic"))
+    assert not complete
+    assert directory.cell(CellKey("bicubic", 8, None)).timing
+    assert directory.cell(CellKey("misfit", 8, 0.8)).timing is None
+    assert "tired" in (directory.path / "failures.jsonl").read_text()
 
 
 @pytest.mark.parametrize("overrides", [["batch=3"], ["batch=2", "limit=3"]])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
 
@@ -14,7 +13,7 @@ import torch
 from PIL import Image
 
 from bench.config import MethodConfig, RunConfig
-from bench.contract import Facts, Method, methods, register_method
+from bench.contract import Facts, methods, register_method
 from bench.data import DataFacts, Dataset, datasets, register_dataset
 from bench.errors import BenchError
 from bench.metrics.distortion import Ssim
@@ -24,34 +23,12 @@ from bench.report.tables import write_tables
 from bench.run.cell import Cell, CellKey
 from bench.run.runner import run
 from bench.run.store import RunDir
-
-Configure = Callable[..., RunConfig]
-KEY = CellKey("misfit", 8, 0.8)
-
-
-class Noisy(Method):
-    """Bicubic plus noise of strength tau; it counts its samples."""
-
-    facts = Facts(title="Noisy")
-    drawn = 0
-
-    def draw(self, y, n, tau, noise):
-        type(self).drawn += len(y) * n
-        return (enlarge(y, self.operator.size)[:, None] + 0.1 * tau * noise.normal(3, *self.operator.size)).clamp(0, 1)
-
-
-@pytest.fixture(autouse=True)
-def _nothing_drawn() -> None:
-    Noisy.drawn = 0
+from tests.bench.run.noisy import KEY, Configure, Noisy, cell
 
 
 def table(directory: RunDir) -> pd.DataFrame:
     write_tables(directory)
     return pd.read_csv(directory.path / "table.csv")
-
-
-def cell(directory: RunDir) -> Cell:
-    return directory.cell(KEY)
 
 
 # weights, settings, versions
