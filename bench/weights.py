@@ -168,7 +168,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
     if not path.is_file():
         known = by_file(path.name)
-        how = f"python -m bench weights get {known.name}" if known else "give the path of a checkpoint"
+        how = "give the path of a checkpoint"
+        if known:
+            by_hand = f"get the file from {known.page}, then {known.by_hand}"
+            how = f"python -m bench weights get {known.name}" if known.url else by_hand
         raise BenchError(f"The weights {path} do not exist: {how}.")
     try:
         if path.suffix == ".safetensors":

@@ -11,9 +11,12 @@ from torch import Tensor
 from bench.weights import Seen
 from methods.diffusion.unet import UnetConfig
 
-PUBLIC_HEADS: dict[tuple[int, tuple[int, ...], int], int] = {(128, (1, 1, 2, 2, 4, 4), 1): 64}
-"""Channels of an attention head of guided-diffusion's networks, by channels, multipliers and blocks: ffhq_10m.pt
-(github:DPS2022/diffusion-posterior-sampling, configs/model_config.yaml). No tensor shows them."""
+PUBLIC_HEADS: dict[tuple[int, tuple[int, ...], int], int] = {
+    (128, (1, 1, 2, 2, 4, 4), 1): 64,  # ffhq_10m.pt (github:DPS2022/diffusion-posterior-sampling, model_config.yaml)
+    (256, (1, 1, 2, 2, 4, 4), 2): 64,  # 256x256_diffusion_uncond.pt (github:openai/guided-diffusion, README)
+}
+"""Channels of an attention head of guided-diffusion's networks, by channels, multipliers and blocks; no tensor shows
+them."""
 
 
 def seen(state: Mapping[str, Tensor], config: UnetConfig) -> Iterator[Seen]:

@@ -57,6 +57,9 @@ def test_a_missing_known_file_tells_the_command(tmp_path: Path) -> None:
     path = find_weights("ffhq256-iter-1700000-model-ema.th", tmp_path)
     with pytest.raises(BenchError, match="python -m bench weights get vdvae_ffhq256"):
         read_tensors(path)
+    by_hand = r"get the file from github:Janspiry/.*, then python -m bench weights add sr3_16_128 FILE"
+    with pytest.raises(BenchError, match=by_hand):
+        read_tensors(find_weights("I640000_E37_gen.pth", tmp_path))
 
 
 def test_the_list_and_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,8 +9,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from bench.config import method_config
 from bench.contract import Noise
 from bench.errors import BenchError
+from bench.load import make_method
 from bench.operators.bicubic import Bicubic
 from bench.settings import build
 from bench.weights import compare_settings
@@ -18,11 +20,14 @@ from methods.cvdvae import weights as cvdvae
 from methods.cvdvae.method import Cvdvae
 from methods.cvdvae.vdvae import LowResolutionConfig, Vdvae, VdvaeConfig
 from methods.diffusion import checkpoints as diffusion
+from methods.diffusion.sampler import DiffusionSampler
 from methods.diffusion.seen import seen as seen_of_prior
 from methods.diffusion.unet import PriorNetwork, UnetConfig
 from methods.hcflow import checkpoints as hcflow
 from methods.hcflow.flow import Hcflow, HcflowConfig
+from methods.hcflow.method import HcflowMethod
 from methods.sr3 import checkpoints as sr3
+from methods.sr3.method import Sr3
 from methods.sr3.unet import Sr3Config, Sr3Unet
 
 VDVAE = VdvaeConfig(
@@ -274,3 +279,32 @@ def test_the_heads_of_ffhq_10m_are_known(tmp_path: Path) -> None:
         compare_settings(path, seen_of_prior(state, other(config, head_channels=32)))
     with pytest.raises(BenchError, match=r"unet.prediction is velocity, the file's noise"):
         compare_settings(path, seen_of_prior(state, other(config, prediction="velocity")))
+
+
+FULL = ("cvdvae_ffhq256", "hcflow_ffhq256", "sr3_ffhq256", "sr3_128", "dps_ffhq256")
+
+
+@pytest.mark.parametrize("label", FULL)
+def test_the_settings_at_full_size_are_those_of_the_public_files(label: str, tmp_path: Path) -> None:
+    """Names and shapes alone, in the public form: nothing of the settings differs from what the file shows."""
+    path = tmp_path / "file"
+    method = make_method(method_config(label, {}))
+    with torch.device("meta"):
+        if isinstance(method, Cvdvae):
+            compare_settings(path, cvdvae.seen_of_published(method.config))
+            for scale, k in (("x4", 57), ("x8", 43), ("x8", 20)):
+                low = other(method.low[scale], k=k)
+                state = {f"cvae.{name}": v for name, v in Vdvae(method.config, low).state_dict().items()}
+                assert cvdvae.inferred_groups(state) == k
+                compare_settings(path, cvdvae.seen_of_prior(state, method.config))
+                compare_settings(path, cvdvae.seen_of_low(state, low, 256))
+        elif isinstance(method, HcflowMethod):
+            for config in method.flows.values():
+                compare_settings(path, hcflow.seen(Hcflow(config).state_dict(), config))
+        elif isinstance(method, Sr3):
+            state = {f"denoise_fn.{name}": v for name, v in Sr3Unet(method.config).state_dict().items()}
+            compare_settings(path, sr3.seen(state, method.config))
+        else:
+            assert isinstance(method, DiffusionSampler)
+            assert method.config is not None
+            compare_settings(path, seen_of_prior(guided(method.config), method.config))
