@@ -74,7 +74,7 @@ def main() -> None:
         words += ["methods.dps_ffhq256.compute.compile=default"]
     words = [
         "run", f"methods=[bicubic,{','.join(LABELS)}]", "scale=[4,8]", "dataset=synthfaces", "dataset.size=256",
-        "limit=1", "n=1", "metrics=[seconds,throughput]", f"out={out}", *words,
+        "limit=1", "n=1", "metrics=[seconds,noise_seconds,throughput]", f"out={out}", *words,
     ]  # fmt: skip
     print("python -m bench", *words)
     if arguments.run:

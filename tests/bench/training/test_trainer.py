@@ -172,6 +172,8 @@ def test_order_is_a_function_of_the_step() -> None:
         (["method=vdvae", "budget=soon"], "budget=soon is wrong: it should be a time"),
         (["method=vdvae", "+method.network.depth=3"], "method.network.depth is no setting of vdvae"),
         (["method=vdvae", "batch=64", "pool=10", "dataset.size=64"], "fewer than batch=64"),
+        (["method=hcflow", "scale=4", "pool=32", "val=2", "crop=80"], "crop=80 is more than the images' 64 pixels"),
+        (["method=hcflow", "scale=4", "pool=32", "val=2", "crop=30"], "crop=30 is no multiple of scale=4"),
         ([], "method"),
     ],
 )
