@@ -25,7 +25,7 @@ from bench.operators import Operator, to_uint8
 from bench.operators.bicubic import Bicubic
 from bench.training.checkpoint import CHECKPOINT, Identity, hash_tensors, read_checkpoint, write_checkpoint
 from bench.training.config import TrainConfig
-from bench.training.data import Order, make_splits, to_tensor
+from bench.training.data import Images, Order, make_splits, to_tensor
 from bench.training.schedule import Schedule, ema_decay
 from bench.training.trainable import BatchNoise, Trainable
 
@@ -169,7 +169,7 @@ class Trainer:
         self._finish(figures)
         return self.state
 
-    def _train(self, train: np.ndarray, val: np.ndarray, order: Order, operator: Operator | None) -> None:
+    def _train(self, train: Images, val: Images, order: Order, operator: Operator | None) -> None:
         """Do the steps, log, validate and save."""
         c, state = self.config, self.state
         first = state.step
@@ -206,7 +206,7 @@ class Trainer:
         if state.step > first and not self.any_finite:
             raise self._diverged("its loss was never finite")
 
-    def _initialise(self, train: np.ndarray, order: Order, operator: Operator | None) -> None:
+    def _initialise(self, train: Images, order: Order, operator: Operator | None) -> None:
         """Let the method set parameters by the first batch, whole, so that all processes set the same."""
         c = self.config
         numbers, flips = order(0)
@@ -268,7 +268,7 @@ class Trainer:
         return bool(self.fabric.broadcast(spent) > 0)
 
     @torch.no_grad()
-    def _validate(self, val: np.ndarray, operator: Operator | None) -> dict[str, float]:
+    def _validate(self, val: Images, operator: Operator | None) -> dict[str, float]:
         """Losses and LR-RMSE (in 8-bit levels) of the averaged weights, and a grid of samples."""
         if not self._finite():
             raise self._diverged("its weights are not finite")
@@ -282,7 +282,7 @@ class Trainer:
             tqdm.write(f"step {self.state.step}, {hours:.2f} device-hours: {line}", file=sys.stderr)
         return figures
 
-    def _losses(self, val: np.ndarray, operator: Operator | None) -> dict[str, float]:
+    def _losses(self, val: Images, operator: Operator | None) -> dict[str, float]:
         """Means over the validation images, the same for any number of processes."""
         batch = self.config.batch
         totals: dict[str, float] = {}
@@ -327,7 +327,7 @@ class Trainer:
             self._swap()
             self.whole = True
 
-    def _grid(self, val: np.ndarray, operator: Operator | None) -> None:
+    def _grid(self, val: Images, operator: Operator | None) -> None:
         if self.fabric.global_rank > 0:
             return
         x = to_tensor(val[:8], None, self.device)

@@ -24,7 +24,7 @@ from torch import Tensor
 from bench.contract import Noise
 from bench.network import NetworkMethod
 from bench.operators import Operator, Svd
-from methods.diffusion.checkpoints import load_weights
+from methods.diffusion.checkpoints import NAMED, load_weights
 from methods.diffusion.exact import ExactDenoiser, Mixture
 from methods.diffusion.prior import DiffusionPrior, Levels
 from methods.diffusion.schedule import TRAIN_STEPS, linear
@@ -88,7 +88,8 @@ class DiffusionSampler(NetworkMethod):
     Args:
         unet: shape of the prior.
         weights: file; a bare name is looked for among the shipped weights. "exact": no network but the exact denoiser
-            of the dataset's images, where their distribution is known; `unet` does not count then.
+            of the dataset's images, where their distribution is known. "gaussians": the network that was trained on
+            those of dataset=gaussians at 32 pixels. `unet` does not count for these two.
         steps: steps of the outer loop.
 
     """
@@ -99,8 +100,7 @@ class DiffusionSampler(NetworkMethod):
         self, unet: UnetConfig, weights: str, steps: Annotated[int, Field(ge=2, le=TRAIN_STEPS)], **common: Any
     ) -> None:
         super().__init__(**common)
-        self.config = unet
-        self.weights = weights
+        self.config, self.weights = NAMED.get(weights, (unet, weights))
         self.steps = steps
 
     @property
@@ -122,11 +122,6 @@ class DiffusionSampler(NetworkMethod):
     def evaluations(self) -> int:
         """One per step."""
         return self.steps
-
-    @property
-    def backward_passes(self) -> int:
-        """Gradients through the network per sample."""
-        return 0
 
     def load(self) -> None:
         """Build the network and load its weights, or take the exact denoiser."""

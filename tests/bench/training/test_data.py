@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from bench.data import DataFacts, Dataset, Numbered, SplitError, datasets, make_dataset, register_dataset
@@ -16,7 +17,7 @@ from bench.data.ffhq256 import Ffhq256
 from bench.data.portraits256 import Portraits256
 from bench.data.splits import train_and_val
 from bench.errors import BenchError
-from bench.training.data import make_splits
+from bench.training.data import make_splits, to_tensor
 
 SIZE = 32
 
@@ -268,3 +269,35 @@ def test_a_val_split_that_fails_is_no_missing_one(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(datasets._items, "broken_val", Broken)
     with pytest.raises(BenchError, match="val split does not exist"):
         train_and_val({"name": "broken_val"})
+
+
+def test_images_of_a_known_distribution_are_drawn_and_not_kept(cache: Path) -> None:
+    """As floats, neither clipped nor rounded, as many as are asked for."""
+    train, val = make_splits({"name": "gaussians", "size": 32}, 1_000_000, 4)
+    assert (len(train.images), len(val.images)) == (1_000_000, 4)
+    assert not (cache / "pools").exists()
+    dataset = make_dataset({"name": "gaussians", "size": 32, "split": "train"})
+    drawn = train.images[np.array([999_999, 0])]
+    assert drawn.dtype == np.float32
+    np.testing.assert_allclose(drawn, np.stack([dataset.load(999_999), dataset.load(0)]), atol=1e-6)
+    x = to_tensor(drawn, None, torch.device("cpu"))
+    np.testing.assert_allclose(x.permute(0, 2, 3, 1).numpy(), drawn)
+    np.testing.assert_allclose(val.images[:8], make_splits({"name": "gaussians", "size": 32}, 2, 8)[1].images[:4])
+
+
+@pytest.mark.usefixtures("plugins")
+def test_images_without_a_range_are_kept_as_floats() -> None:
+    @register_dataset("heat")
+    class Heat(Dataset):
+        facts = DataFacts(title="Heat", licence="none", how_to_get="made", default_limit=10)
+        range = None
+        size = SIZE
+
+        def __init__(self) -> None:
+            self.ids = [str(i) for i in range(41)]
+
+        def load(self, index: int) -> np.ndarray:
+            return np.full((SIZE, SIZE, 3), 0.5 * index, np.float32)
+
+    train, _ = make_splits({"name": "heat"}, 3, 3)
+    assert train.images[:, 0, 0, 0].tolist() == [0.5, 1.0, 1.5]
