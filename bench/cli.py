@@ -35,6 +35,7 @@ Usage: python -m bench COMMAND [...]
 Commands:
   run       run methods over a dataset; write tables and figures     [hydra overrides]
   check     run the contract on one method                           method=NAME [hydra overrides]
+  tune      choose a method's settings on validation images          method=NAME grid.KEY=[...] [hydra overrides]
   train     train a method                                           method=NAME [hydra overrides]
   figure    compute a figure from a method                           NAME [hydra overrides]
   reproduce the paper's tables and figures                           PART [hydra overrides]
@@ -169,11 +170,32 @@ def _check(words: list[str]) -> int:
         print("\nThe method keeps the contract." if not failed else f"\n{failed} checks failed.")
         return 1 if failed else 0
 
+    return _composed("check", _one_method("check", words), task)
+
+
+def _one_method(command: str, words: list[str]) -> list[str]:
+    """Words of hydra's for a command that takes method=NAME."""
     named = [w.removeprefix("method=") for w in words if w.startswith("method=")]
     rest = [w for w in words if not w.startswith("method=")]
     if len(named) > 1 or (not named and not any(w.startswith("-") for w in words)):
-        raise BenchError("check takes one method: python -m bench check method=NAME.")
-    return _composed("check", [*(f"methods=[{name}]" for name in named), *rest], task)
+        raise BenchError(f"{command} takes one method: python -m bench {command} method=NAME.")
+    return [*(f"methods=[{name}]" for name in named), *rest]
+
+
+def _tune(words: list[str]) -> int:
+    def task(cfg: DictConfig) -> int:
+        from bench.config import read_tune
+        from bench.tune import tune
+
+        config = read_tune(cfg)
+        text, complete = tune(config)
+        print(f"{text}\n\nTable and plot: {config.run.out}/tune.md, .csv, .png, .pdf")
+        return 0 if complete else 1
+
+    if any(w.startswith("dataset.split=") and w != "dataset.split=val" for w in words):
+        raise BenchError("tune chooses on validation images only: leave dataset.split=... out.")
+    words = [f"++{w}" if w.startswith("grid.") else w for w in words]  # names that no file has
+    return _composed("tune", _one_method("tune", words), task)
 
 
 def _train(words: list[str]) -> int:
@@ -375,6 +397,7 @@ def _parser(command: str, description: str) -> argparse.ArgumentParser:
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "run": _run,
     "check": _check,
+    "tune": _tune,
     "train": _train,
     "figure": _figure,
     "reproduce": _reproduce,
@@ -390,7 +413,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
 CHOICES = {"train": "recipe=vdvae", "figure": "study=uk"}
 """What a command needs before its settings can be completed."""
 RECIPE_FOR_METHOD = re.compile(r"^method=")
-HYDRA_COMMANDS = ("run", "check", "train", "figure", "reproduce")
+HYDRA_COMMANDS = ("run", "check", "tune", "train", "figure", "reproduce")
 
 
 def _composed(config_name: str, words: list[str], task: Callable[[DictConfig], int]) -> int:

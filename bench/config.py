@@ -8,8 +8,9 @@ library, so that help and completion are quick.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -31,6 +32,7 @@ UNNAMED = (
     "resample", "metrics", "statistics", "launch",
 )  # fmt: skip
 """Keys that change no row, and so not the name of the default run directory either."""
+LABEL = r"[A-Za-z0-9][A-Za-z0-9_.+-]*"
 LONGEST = 100
 """Letters of a name of rows, which is a part of a folder's name."""
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
@@ -199,6 +201,33 @@ class FigureConfig(Settings):
     out: Out = setting(None, help="path without suffix; null for results/figures/NAME")
 
 
+class GridConfig(Settings):
+    """What ``python -m bench tune`` compares, beside the settings of the run."""
+
+    grid: Mapping[str, Any] = setting(
+        {}, help="values of the method's settings, as grid.zeta=[0.1,0.25] grid.steps=[20,50]; all combinations are run"
+    )
+    metric: str = setting("perceptual", help="what decides: a name of python -m bench metrics, or a statistic's")
+
+
+@dataclass(frozen=True)
+class TuneConfig:
+    """A grid of settings of one method.
+
+    Attributes:
+        run: measures all of them, one row of methods each.
+        method: name of the method's configuration.
+        grid: the settings of each row by its label, dotted names to values, in the order of the grid.
+        metric: what decides.
+
+    """
+
+    run: RunConfig
+    method: str
+    grid: Mapping[str, Mapping[str, Any]]
+    metric: str
+
+
 def read_config(cfg: DictConfig) -> RunConfig:
     """Check hydra's configuration and make it typed.
 
@@ -229,6 +258,66 @@ def run_config(raw: Mapping[str, Any]) -> RunConfig:
         launch = launch.model_copy(update={"gpus": int(device.startswith("cuda"))})
     config = config.model_copy(update={"device": device, "launch": launch})
     return config.model_copy(update={"out": config.directory})
+
+
+def read_tune(cfg: DictConfig) -> TuneConfig:
+    """Check hydra's configuration of a grid and make it typed.
+
+    The dataset's split becomes "val", where it has splits.
+
+    Raises:
+        BenchError: as `read_config`; no grid, more than one method, or a dataset without validation images.
+
+    """
+    from bench.data.splits import with_split
+
+    raw = plain(cfg)
+    own: GridConfig = validate(GridConfig, {key: raw.pop(key) for key in GridConfig.model_fields})
+    if raw.get("variants") or len(raw["methods"]) != 1:
+        raise BenchError("tune takes one method, without variants: python -m bench tune method=NAME grid.KEY=[...].")
+    ((name, base),) = raw["methods"].items()
+    rows = _combinations(own.grid)
+    many = len(as_list(raw["tau"])) > 1 if raw.get("tau") is not None else False
+    if len(rows) < 2 and not many:
+        raise BenchError(f"There is nothing to choose from: add values, as grid.steps=[20,50] of a setting of {name}.")
+    methods = {label: {"method": name, **merge(_group(base, name), _nested(row))} for label, row in rows.items()}
+    dataset = with_split(raw["dataset"], "val")
+    config = run_config({**raw, "methods": methods, "dataset": dataset})
+    if raw.get("out") is None:  # a wider grid goes on in the same place
+        kept = {k: v for k, v in config.record().items() if k not in (*UNNAMED, "methods", "tau")}
+        out = Path("results/tune") / f"{name}-{digest([kept, base])[:8]}"
+        config = config.model_copy(update={"out": out})
+    return TuneConfig(config, str(name), rows, own.metric)
+
+
+def _combinations(grid: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """All combinations of a grid's values, by label; the last setting changes fastest."""
+    values = {key: as_list(value) for key, value in _dotted(grid)}
+    found = {}
+    for chosen in product(*values.values()):
+        row = dict(zip(values, chosen, strict=True))
+        label = "_".join(f"{key}-{value}" for key, value in row.items()) or "as-given"
+        if not re.fullmatch(LABEL, label) or len(label) > LONGEST:
+            label = f"grid-{digest(row)[:12]}"
+        found[label] = row
+    return found
+
+
+def _dotted(group: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in group.items():
+        if isinstance(value, Mapping):
+            yield from _dotted(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _nested(row: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in row.items():
+        for part in reversed(key.split(".")):
+            value = {part: value}
+        found = merge(found, value)
+    return found
 
 
 EXAMPLES = {"dataset": "synthfaces", "operator": "bicubic"}
@@ -346,7 +435,7 @@ def check_label(label: str) -> str:
         raise BenchError(
             f"'{label[:20]}...' cannot be the name of rows: it has {len(label)} letters, use {LONGEST} at most."
         )
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+-]*", label):
+    if not re.fullmatch(LABEL, label):
         raise BenchError(f"'{label}' cannot be the name of rows: use letters, digits and - _ . + only.")
     return label
 

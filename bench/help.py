@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.config import PLUGINS, FigureConfig, RunConfig
+from bench.config import PLUGINS, FigureConfig, GridConfig, RunConfig
 from bench.paper.config import ReproduceConfig
 from bench.registry import plugin_config_dirs
 from bench.settings import Settings, describe
@@ -61,6 +61,22 @@ Examples:
         RUN_GROUPS,
         (RunConfig,),
         ("scale=4", "limit=2", "dataset=synthfaces", "operator=bicubic"),
+    ),
+    "tune": Help(
+        """\
+Usage: python -m bench tune method=NAME grid.KEY=[...] [KEY=VALUE ...]     choose settings on validation images
+
+All combinations of the values are run on the first images of the dataset's val split, a table and a plot are written,
+and the best is printed as settings. The same command goes on where it was stopped, with more values too.
+
+Examples:
+  python -m bench tune method=diffpir grid.zeta=[0.1,0.25,0.5] grid.regularisation=[0.5,1,2] operator.sigma=0.05
+  python -m bench tune method=dps grid.guidance=[2,4,6,8] metric=psnr limit=4
+  python -m bench tune method=cvdvae tau=[0.6,0.8,1] metric=crps n=5
+""",
+        RUN_GROUPS,
+        (GridConfig, RunConfig),
+        ("scale=4", "n=2", "limit=8", "dataset=synthfaces", "operator=bicubic"),
     ),
     "reproduce": Help(
         """\

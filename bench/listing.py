@@ -18,11 +18,12 @@ Cell = str | int | None
 
 def methods_table() -> str:
     """What can be run, and for which operators."""
-    from bench.contract import Facts, methods
+    from bench.contract import Facts, cost_text, methods
 
     def row(name: str, f: Facts) -> list[Cell]:
         tau = "yes" if f.uses_tau else "no"
-        return [name, f.title, f.ability, tau, f.evaluations, f.version, f.weights_licence, f.citation]
+        cost = cost_text(f.evaluations, f.backward_passes)
+        return [name, f.title, f.ability, tau, cost, f.version, f.weights_licence, f.citation]
 
     heads = ["name", "title", "what it does", "tau", "evaluations", "version", "weights' licence", "citation"]
     return _table(heads, _rows(methods, row), {"citation": 60, "weights' licence": 30})

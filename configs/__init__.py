@@ -6,13 +6,14 @@ as ``run_settings`` and so on.
 
 from hydra.core.config_store import ConfigStore
 
-from bench.config import FigureConfig, RunConfig
+from bench.config import FigureConfig, GridConfig, RunConfig
 from bench.paper.config import ReproduceConfig
 from bench.settings import defaults
 from bench.training.config import TrainConfig
 
 for _name, _group in (
     ("run", RunConfig),
+    ("tune", GridConfig),
     ("train", TrainConfig),
     ("figure", FigureConfig),
     ("reproduce", ReproduceConfig),

@@ -50,6 +50,7 @@ class StatisticFacts:
         metrics: names of two metrics, of a distance to the truth and of the same between pairs of samples, whose means
             over each image's samples and pairs are its figures; empty where it computes its own.
         bound: whether its range for a perfect sampler is [0, bound] (`Estimate`).
+        score: whether less is better even where the right value is not known (proper scores).
 
     """
 
@@ -60,6 +61,7 @@ class StatisticFacts:
     needs: Literal["anything", "random", "posterior"] = "anything"
     metrics: tuple[str, ...] = ()
     bound: bool = False
+    score: bool = False
 
 
 @dataclass(frozen=True)

@@ -240,7 +240,10 @@ class Energy(_Score):
     """Energy score."""
 
     facts = StatisticFacts(
-        label="Energy score", unit="levels", source="E|x_i - x| - E|x_i - x_j| / 2, root mean squares, 8-bit levels"
+        label="Energy score",
+        unit="levels",
+        source="E|x_i - x| - E|x_i - x_j| / 2, root mean squares, 8-bit levels",
+        score=True,
     )
 
     def __call__(self, e: Evaluation) -> Tensor:
@@ -260,7 +263,7 @@ class Crps(_Score):
     """Continuous ranked probability score of single intensities."""
 
     facts = StatisticFacts(
-        label="CRPS", unit="levels", source="per intensity: E|x_i - x| - E|x_i - x_j| / 2, 8-bit levels"
+        label="CRPS", unit="levels", source="per intensity: E|x_i - x| - E|x_i - x_j| / 2, 8-bit levels", score=True
     )
 
     def __call__(self, e: Evaluation) -> Tensor:

@@ -17,6 +17,7 @@ from tabulate import tabulate
 
 from bench.files import write_atomic
 from bench.metrics import Better, column, metric_facts
+from bench.paper.samplers import write_samplers
 from bench.report.notes import IMPOSSIBLE, below_table, largest_apd_ratio
 from bench.report.tables import (
     NOTE,
@@ -174,10 +175,11 @@ def beside_paper(rows: list[Row], names: list[str], frame: pd.DataFrame, table: 
 
 
 def write_paper(run: RunDir) -> None:
-    """Write ``paper.*``: every figure of a run that the paper has too, one per line."""
+    """Write ``paper.*``: every figure of a run that the paper has too, one per line; ``samplers.*``: other papers'."""
     rows, names = read_rows(run)
     if not rows:
         return
+    write_samplers(run, rows, names)
     frame = beside_paper(rows, names, summarise(rows, names))
     write_atomic(run.path / "paper.csv", frame.to_csv(index=False))
     shown = frame.assign(tau=frame["tau"].map(lambda t: "" if t is None or np.isnan(t) else f"{t:g}"))

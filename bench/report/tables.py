@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from tabulate import tabulate
 
+from bench.contract import cost_text
 from bench.files import write_atomic
 from bench.metrics import ARROWS, Better, MetricFacts, column, metric_facts, unit
 from bench.report.notes import IMPOSSIBLE, PSNR_FLOOR, below_table, impossible, missing_values
@@ -57,6 +58,7 @@ class Row:
         mse: mean square error of an image's samples, by image, from the PSNR of each (NaN where a sample has none).
         n_samples: samples of each image.
         missing: by metric, how many images (or samples) its mean leaves out, by the reason.
+        evaluations, backward_passes: of a network, per sample; the latter None in runs of earlier versions.
 
     """
 
@@ -70,6 +72,8 @@ class Row:
     mse: pd.Series
     n_samples: int
     missing: dict[str, dict[str, str]]
+    evaluations: int
+    backward_passes: int | None
 
     @property
     def heading(self) -> str:
@@ -118,14 +122,16 @@ def read_rows(run: RunDir) -> tuple[list[Row], list[str]]:
         assert identity is not None
         title = facts["title"] if facts["method"] == cell.key.label else f"{facts['title']} ({cell.key.label})"
         operator = identity["operator"]
-        evaluated = facts["evaluations"] > 0
+        evaluations, backward = int(facts["evaluations"]), facts.get("backward_passes")
         samples, images = cell.read("samples"), cell.read("images").set_index("index")
         values = _values(cell, samples, images, names, pairs_before)
         size = config.get("dataset", {}).get("size")
         n_images, n_samples = samples["index"].nunique(), int(samples["sample"].max()) + 1
         missing = missing_values(samples, values, size)
         named, sigma = operator_name(operator), float(operator["sigma"])
-        rows.append(Row(cell, title, evaluated, named, sigma, n_images, values, _mse(samples), n_samples, missing))
+        mse = _mse(samples)
+        of_images = (named, sigma, n_images, values, mse, n_samples, missing)
+        rows.append(Row(cell, title, evaluations > 0, *of_images, evaluations, backward))
     return rows, names
 
 
@@ -169,6 +175,7 @@ def summarise(rows: list[Row], names: list[str]) -> pd.DataFrame:
         key = row.cell.key
         record: dict[str, Any] = {"scale": key.scale, "method": key.label, "tau": key.tau}
         record |= {"operator": row.operator, "sigma": row.sigma, "n_images": row.n_images}
+        record |= {"evaluations": row.evaluations, "backward_passes": row.backward_passes}
         for name in names:
             factor = metric_facts(name).factor
             values = row.values[name].to_numpy(dtype=float)
@@ -257,7 +264,8 @@ def interval_text(frame: pd.DataFrame, i: int, name: str) -> str:
 def markdown(rows: list[Row], names: list[str], frame: pd.DataFrame, intervals: bool, style: str = "pipe") -> str:
     """Render the table for reading (`style` is tabulate's)."""
     temperatures = frame["tau"].notna().any()
-    heads = ["scale", "method", *(["tau"] if temperatures else []), "images"]
+    costly = any(row.evaluations > 1 or row.backward_passes for row in rows)  # iterative methods are among them
+    heads = ["scale", "method", *(["tau"] if temperatures else []), "images", *(["evaluations"] if costly else [])]
     heads += [column_head(name) for name in names]
     lines = []
     for i, row in enumerate(rows):
@@ -270,7 +278,8 @@ def markdown(rows: list[Row], names: list[str], frame: pd.DataFrame, intervals: 
         title = (escape_markdown(row.title) if style == "pipe" else row.title) + (
             f" {IMPOSSIBLE}" if impossible(row) else ""
         )
-        lines.append([f"x{key.scale}", title, *tau, str(frame["n_images"].iloc[i]), *cells])
+        cost = [cost_text(row.evaluations, row.backward_passes)] if costly else []
+        lines.append([f"x{key.scale}", title, *tau, str(frame["n_images"].iloc[i]), *cost, *cells])
     return tabulate(lines, headers=heads, tablefmt=style, disable_numparse=True)
 
 

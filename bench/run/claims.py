@@ -125,7 +125,9 @@ class Claims:
                 for key in keys:
                     now[key]["weights"] = recorded_hashes(self.directory.cell(key))
             elif (method := self.load(label, scale)) is not None:
-                facts = asdict(method.facts) | {"method": names[label], "evaluations": method.evaluations}
+                facts = asdict(method.facts) | {
+                    "method": names[label], "evaluations": method.evaluations, "backward_passes": method.backward_passes
+                }  # fmt: skip
                 files = dict(method.files())
                 weights = hashes(files)
                 for key in keys:

@@ -25,7 +25,7 @@ from bench.operators import Operator, to_uint8
 from bench.operators.bicubic import Bicubic
 from bench.training.checkpoint import CHECKPOINT, Identity, hash_tensors, read_checkpoint, write_checkpoint
 from bench.training.config import TrainConfig
-from bench.training.data import Order, cropped, make_splits, to_tensor
+from bench.training.data import Images, Order, cropped, make_splits, to_tensor
 from bench.training.schedule import Schedule, ema_decay
 from bench.training.trainable import BatchNoise, Trainable
 
@@ -172,7 +172,7 @@ class Trainer:
         self._finish(figures)
         return self.state
 
-    def _train(self, train: np.ndarray, val: np.ndarray, order: Order, operator: Operator | None) -> None:
+    def _train(self, train: Images, val: Images, order: Order, operator: Operator | None) -> None:
         """Do the steps, log, validate and save."""
         c, state = self.config, self.state
         first = state.step
@@ -216,7 +216,7 @@ class Trainer:
         if c.scale and c.crop % c.scale:
             raise BenchError(f"crop={c.crop} is no multiple of scale={c.scale}: use one.")
 
-    def _images(self, train: np.ndarray, order: Order, step: int, rows: slice) -> Tensor:
+    def _images(self, train: Images, order: Order, step: int, rows: slice) -> Tensor:
         """Rows of the images of a step, cropped and mirrored; y is made of what is left."""
         c = self.config
         numbers, flips = order(step)
@@ -225,7 +225,7 @@ class Trainer:
             images = cropped(images, order.corners(step, train.shape[1] - c.crop + 1)[rows], c.crop)
         return to_tensor(images, flips[rows], self.device)
 
-    def _initialise(self, train: np.ndarray, order: Order) -> None:
+    def _initialise(self, train: Images, order: Order) -> None:
         """Let the method set parameters by the first batch, whole, so that all processes set the same."""
         c = self.config
         whole = slice(0, c.batch)
@@ -314,7 +314,7 @@ class Trainer:
         return bool(self.fabric.broadcast(spent) > 0)
 
     @torch.no_grad()
-    def _validate(self, val: np.ndarray, operator: Operator | None) -> dict[str, float]:
+    def _validate(self, val: Images, operator: Operator | None) -> dict[str, float]:
         """Losses and LR-RMSE (in 8-bit levels) of the averaged weights, and a grid of samples."""
         if not self._finite():
             raise self._diverged("its weights are not finite")
@@ -328,7 +328,7 @@ class Trainer:
             tqdm.write(f"step {self.state.step}, {hours:.2f} device-hours: {line}", file=sys.stderr)
         return figures
 
-    def _losses(self, val: np.ndarray, operator: Operator | None) -> dict[str, float]:
+    def _losses(self, val: Images, operator: Operator | None) -> dict[str, float]:
         """Means over the validation images, the same for any number of processes."""
         batch = self.config.batch
         totals: dict[str, float] = {}
@@ -373,7 +373,7 @@ class Trainer:
             self._swap()
             self.whole = True
 
-    def _grid(self, val: np.ndarray, operator: Operator | None) -> None:
+    def _grid(self, val: Images, operator: Operator | None) -> None:
         if self.fabric.global_rank > 0:
             return
         x = to_tensor(val[:8], None, self.device)

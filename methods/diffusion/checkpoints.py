@@ -13,6 +13,11 @@ from methods.diffusion.seen import seen
 from methods.diffusion.unet import PriorNetwork, UnetConfig
 
 SHIPPED = Path(__file__).parent / "shipped"
+GAUSSIANS = UnetConfig(
+    size=32, patch=2, channels=64, multipliers=(1, 1, 1), attention=(8, 4), head_channels=32, prediction="velocity"
+)
+NAMED = {"gaussians": (GAUSSIANS, "gaussians32.safetensors")}
+"""Shapes and files of shipped weights that have a name of their own; configs/network/unet/ has the same shapes."""
 
 
 def load_weights(network: PriorNetwork, name: str | Path) -> Path:

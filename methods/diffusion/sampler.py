@@ -25,7 +25,7 @@ from bench.contract import Noise
 from bench.errors import BenchError
 from bench.network import NetworkMethod
 from bench.operators import Operator, Svd
-from methods.diffusion.checkpoints import load_weights
+from methods.diffusion.checkpoints import NAMED, load_weights
 from methods.diffusion.exact import ExactDenoiser, Mixture
 from methods.diffusion.pretrained import Pretrained, is_pretrained
 from methods.diffusion.prior import DiffusionPrior, Levels
@@ -90,7 +90,8 @@ class DiffusionSampler(NetworkMethod):
     Args:
         weights: file; a bare name is looked for among the shipped weights. Without `unet`: "hf:OWNER/NAME@COMMIT" or a
             folder, a prior in diffusers' format with its own shape, schedule and variance; or "exact", no network but
-            the exact denoiser of the dataset's images, where their distribution is known.
+            the exact denoiser of the dataset's images, where their distribution is known. "gaussians": the network that
+            was trained on those of dataset=gaussians at 32 pixels.
         steps: steps of the outer loop.
         unet: shape of the prior whose weights are a file; it does not count for the others.
 
@@ -106,8 +107,7 @@ class DiffusionSampler(NetworkMethod):
         **common: Any,
     ) -> None:
         super().__init__(**common)
-        self.config = unet
-        self.weights = weights
+        self.config, self.weights = NAMED.get(weights, (unet, weights))
         self.steps = steps
 
     @cached_property
@@ -149,11 +149,6 @@ class DiffusionSampler(NetworkMethod):
     def evaluations(self) -> int:
         """One per step."""
         return self.steps
-
-    @property
-    def backward_passes(self) -> int:
-        """Gradients through the network per sample."""
-        return 0
 
     def load(self) -> None:
         """Build the network and load its weights, or take the exact denoiser."""

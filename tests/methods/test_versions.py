@@ -42,7 +42,8 @@ TOLERANCE = 0.255
 STRAY = 0.04
 """Share of pixels that may change by more: rounding now and then turns a discrete choice (a component of a mixture)."""
 
-NAMES = [n for n in methods.names() if not methods.facts(n).needs_posterior]
+NAMES = [n for n in methods.names() if not methods.facts(n).needs_posterior and n != "deepinv_sampler"]
+"""Of methods that do not need the posterior and that are not another library's."""
 
 
 def golden() -> dict[str, Any]:

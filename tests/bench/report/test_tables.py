@@ -129,7 +129,7 @@ def test_the_apd_may_be_of_the_first_images_only(directory: RunDir) -> None:
 def test_csv_has_the_papers_columns_and_bounds(directory: RunDir) -> None:
     write_tables(directory)
     frame = pd.read_csv(directory.path / "table.csv")
-    expected = ["scale", "method", "tau", "operator", "sigma", "n_images"]
+    expected = ["scale", "method", "tau", "operator", "sigma", "n_images", "evaluations", "backward_passes"]
     for name in ("psnr", "lpips_alex", "apd_mse_e4", "seconds"):
         expected += [name, f"{name}_lo", f"{name}_hi"]
     expected += [f"{name}_n" for name in ("psnr", "lpips_alex", "apd_mse_e4", "seconds")] + ["impossible"]
@@ -407,3 +407,20 @@ def test_a_real_run_is_regenerated_identically(configure: Callable[..., RunConfi
 
 def test_titles_survive_latex() -> None:
     assert escape(r"A_1 \& {B}~^") == r"A\_1 \textbackslash{}\& \{B\}\textasciitilde{}\textasciicircum{}"
+
+
+def test_the_cost_stands_in_the_tables(directory: RunDir) -> None:
+    """Evaluations and gradients, where a method has more than one; runs of earlier versions do not know the latter."""
+    write_tables(directory)
+    assert "evaluations" not in (directory.path / "table.md").read_text()
+    path = directory.path / "cells" / "odd_x8" / "facts.json"
+    facts = {"title": "The odd", "method": "odd", "evaluations": 100, "backward_passes": 50}
+    write_json(path, facts)
+    write_tables(directory)
+    text = (directory.path / "table.md").read_text()
+    assert "| images | evaluations" in re.sub(" +", " ", text)
+    assert "100 + 50 backward" in text
+    frame = pd.read_csv(directory.path / "table.csv").set_index("method")
+    assert frame.loc["odd", "backward_passes"] == 50
+    assert frame.loc["bicubic", "evaluations"] == 0
+    assert np.isnan(frame.loc["bicubic", "backward_passes"])

@@ -16,7 +16,7 @@ from bench.data.ffhq256 import Ffhq256
 from bench.data.portraits256 import Portraits256
 from bench.data.splits import train_and_val
 from bench.errors import BenchError
-from bench.training.data import Order, cropped, make_splits
+from bench.training.data import make_splits
 
 SIZE = 32
 
@@ -268,16 +268,3 @@ def test_a_val_split_that_fails_is_no_missing_one(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(datasets._items, "broken_val", Broken)
     with pytest.raises(BenchError, match="val split does not exist"):
         train_and_val({"name": "broken_val"})
-
-
-def test_crops_are_a_function_of_the_step() -> None:
-    order = Order(40, 20, seed=0, flip=False)
-    images = np.arange(20 * 6 * 6 * 3).reshape(20, 6, 6, 3)
-    corners = order.corners(3, 6 - 4 + 1)
-    squares = cropped(images, corners, 4)
-    for image, (row, column), square in zip(images, corners, squares, strict=True):
-        assert (square == image[row : row + 4, column : column + 4]).all()
-    assert {tuple(c) for c in corners.tolist()} <= {(i, j) for i in range(3) for j in range(3)}
-    assert set(corners.ravel().tolist()) == {0, 1, 2}
-    assert (Order(40, 20, seed=0, flip=True).corners(3, 3) == corners).all()
-    assert (order.corners(4, 3) != corners).any()
