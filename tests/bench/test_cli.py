@@ -276,7 +276,7 @@ def test_help_at_every_level(capsys: pytest.CaptureFixture[str]) -> None:
         ("run", ["scale=[4,8]", "(one or a list: whole number from 2)", "timing.max_batch=64", "save_budget=500MB"]),
         ("run", ["methods   bicubic, cvdvae,", "operator  average, bicubic", "variants={dps20: {method: dps"]),
         ("check", ["scale=4", "limit=2"]),
-        ("train", ["lr=0.0002", "vdvae_ffhq256", "(constant or cosine or plateau)", "budget=null"]),
+        ("train", ["lr=0.0002", "vdvae_ffhq256", "(constant or cosine or plateau or multistep)", "budget=null"]),
         ("reproduce", ["table2.tau=[0.1,0.8]", "pictures.samples=3", "seed=0", "apd_images=500"]),
         ("figure", ["study     uk", "seed=0"]),
     ],
