@@ -9,7 +9,6 @@ from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -26,15 +25,13 @@ from bench.run import timing
 from bench.run.cell import FAILED, Cell, CellKey
 from bench.run.claims import Claims
 from bench.run.draw import Sampler, finite_images, say
-from bench.run.evaluate import columns, evaluate, not_applicable
+from bench.run.evaluate import not_applicable
 from bench.run.images import Image, Images
 from bench.run.loaded import LoadedMethods
+from bench.run.rows import Frames, evaluate_images, frames, merged, union
 from bench.run.samples import ARRAY_BYTES, PNG_BYTES, as_picture
 from bench.run.selection import cell_keys, dataset_posterior
 from bench.run.store import RunDir
-
-Frames = tuple[pd.DataFrame, pd.DataFrame]
-"""Rows per sample, and rows per image."""
 
 
 def part_done(shard: Shard) -> str:
@@ -271,7 +268,7 @@ class Session:
         images, samples, raw = self._sample(cell, sampler, self.images.load_all(batch, cell.key.scale))
         if images:
             values, known = self._evaluate(cell, images, samples, raw, self._metrics)
-            cell.add(images[0].index, *_frames(cell.key, images, samples.shape[1], values, known))
+            cell.add(images[0].index, *frames(cell.key, images, samples.shape[1], values, known))
 
     def _sample(self, cell: Cell, sampler: Sampler, images: list[Image]) -> tuple[list[Image], Tensor, Tensor]:
         """Sample, and keep samples; without images for which the method failed.
@@ -344,13 +341,9 @@ class Session:
             return
         loaded = {n: self._metrics[n] for n in names}
         values, known = self._evaluate(cell, images, torch.stack(samples), raw, loaded)
-        known = [_union(state[i.index], k) for i, k in zip(images, known, strict=True)]
-        indices = [i.index for i in images]
-        merged = []
-        for old, new in zip(before, _frames(cell.key, images, len(samples[0]), values, known), strict=True):
-            kept = old[old["index"].isin(indices)].reset_index(drop=True)
-            merged.append(kept.assign(**{n: new[n] for n in (*values, "metrics") if n in new}))
-        cell.add(indices[0], *merged)
+        known = [union(state[i.index], k) for i, k in zip(images, known, strict=True)]
+        new = frames(cell.key, images, len(samples[0]), values, known)
+        cell.add(images[0].index, *merged(before, new, [i.index for i in images], values))
 
     def _evaluate(
         self,
@@ -361,18 +354,12 @@ class Session:
         loaded: dict[str, Metric | Statistic],
     ) -> tuple[dict[str, np.ndarray], list[set[str]]]:
         """Values of metrics, and for each image the names of those that it has (`FAILED` where one failed)."""
-        known = [set(loaded) for _ in images]
-
-        def failed(name: str, row: int, error: Exception) -> None:
-            known[row] ^= {name, name + FAILED}
-            self.fail(cell.key.folder, f"{name} failed: {type(error).__name__}: {error}", images[row].name)
-
         e = Evaluation(
             torch.stack([i.hr for i in images]), torch.stack([i.y for i in images]), samples,
             self.images.operator(cell.key.scale), self._deterministic(cell), raw,
             self._posterior(cell.key.scale) if self._statistics else None, self.config.n,
         )  # fmt: skip
-        return evaluate(loaded, e, failed), known
+        return evaluate_images(loaded, e, images, cell.key, self.fail)
 
     def _say_failed_before(self, cells: Sequence[Cell]) -> None:
         """Record metrics that failed for an image, in an earlier start, and cannot be tried again."""
@@ -430,30 +417,3 @@ class Session:
                 cell.samples.write(image.index, x[0], sampler.method.operator, self.rounded)
             else:
                 self.fail(cell.key.folder, "the method returned NaN or infinite values", image.name)
-
-
-def _frames(
-    key: CellKey, images: Sequence[Image], n: int, values: dict[str, np.ndarray], known: Sequence[set[str]]
-) -> Frames:
-    """Rows per sample and rows per image."""
-    of_samples, of_images = columns(values)
-    rows = pd.DataFrame(
-        {
-            "method": key.label,
-            "scale": key.scale,
-            "tau": np.nan if key.tau is None else key.tau,
-            "index": [i.index for i in images],
-            "image": [i.name for i in images],
-        }
-    )
-    samples = rows.loc[rows.index.repeat(n)].reset_index(drop=True)
-    samples["sample"] = list(range(n)) * len(images)
-    samples["metrics"] = np.repeat([" ".join(sorted(k)) for k in known], n)
-    rows["content"] = [i.content for i in images]
-    return pd.concat([samples, of_samples], axis=1), pd.concat([rows, of_images], axis=1)
-
-
-def _union(before: Collection[str], new: Collection[str]) -> set[str]:
-    """Metrics of both; one that has been tried again is what it is now."""
-    tried = {name.removesuffix(FAILED) for name in new}
-    return {name for name in before if name.removesuffix(FAILED) not in tried} | set(new)
