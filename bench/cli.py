@@ -34,6 +34,7 @@ Usage: python -m bench COMMAND [...]
 
 Commands:
   run       run methods over a dataset; write tables and figures     [hydra overrides]
+  sample    sample one's own low-resolution images                   METHOD IMAGE_OR_FOLDER [hydra overrides]
   check     run the contract on one method                           method=NAME [hydra overrides]
   tune      choose a method's settings on validation images          method=NAME grid.KEY=[...] [hydra overrides]
   train     train a method                                           method=NAME [hydra overrides]
@@ -41,6 +42,9 @@ Commands:
   reproduce the paper's tables and figures                           PART [hydra overrides]
   tables    make the tables and figures of a run directory again     RUN_DIR
   report    write report.html about one run directory or more        RUN_DIR [RUN_DIR ...] [--out FILE]
+  measure   further metrics of a run, from its stored samples        RUN_DIR [hydra overrides]
+  compare   two runs, image by image; 1 where the second is worse    RUN_DIR RUN_DIR [hydra overrides]
+  export    a run as one parquet and one JSON file for other tools   RUN_DIR
   methods   list the methods
   metrics   list the metrics
   data      list the datasets and how to get them, or download one   [get NAME]
@@ -52,10 +56,13 @@ Examples:
   python -m bench run methods=[bicubic] scale=8
   python -m bench run methods=[bicubic] dataset=portraits256 scale=[4,8] out=results/runs/portraits
   python -m bench run methods=[bicubic] operator=average operator.sigma=0.05
+  python -m bench sample cvdvae face16.png n=8 tau=0.8 out=results/samples/face
   python -m bench check method=bicubic
   python -m bench train method=vdvae dataset=shipped budget=2h
   python -m bench reproduce paper dataset=synthfaces limit=10
   python -m bench tables results/runs/portraits
+  python -m bench measure results/runs/portraits metrics=[lpips_vgg]
+  python -m bench compare results/runs/before results/runs/after 'tolerance={psnr: 0.1}'
 
 python -m bench COMMAND --help tells more. Completion: eval "$(bench -sc install=bash)"
 """
@@ -266,6 +273,46 @@ def _reproduce(words: list[str]) -> int:
     return _composed("reproduce", rest, task)
 
 
+def _sample(words: list[str]) -> int:
+    def task(cfg: DictConfig) -> int:
+        from bench.sample.config import read_sample
+        from bench.sample.draw import sample_images
+        from bench.sample.page import write_page
+
+        config = read_sample(cfg)
+        outcome = sample_images(config)
+        for name, reason in outcome.failed.items():
+            print(f"bench: {'' if name in reason else name + ': '}{reason}", file=sys.stderr)
+        if outcome.done:
+            page = write_page(config.out, outcome.failed)
+            count = len(outcome.done)
+            print(f"Samples of {count} {'image' if count == 1 else 'images'}: {page}")
+        return 1 if outcome.failed else 0
+
+    words = ["degrade=true" if w == "--degrade" else w for w in words]
+    usage = "sample takes a method and an image or a folder: python -m bench sample METHOD IMAGE_OR_FOLDER."
+    return _composed("sample", _places(words, ("methods", "input"), usage), task)
+
+
+def _named(words: list[str]) -> tuple[list[str], list[str]]:
+    """Words that are no settings, as names and paths, and the others, hydra's options with their values among them."""
+    from bench.composing import WITH_VALUE
+
+    rest = [w for w, before in zip(words, ["", *words], strict=False) if _is_setting(w) or before in WITH_VALUE]
+    return [w for w in words if w not in rest], rest
+
+
+def _is_setting(word: str) -> bool:
+    return word.startswith("-") or ("=" in word and not Path(word).exists())
+
+
+def _quoted(path: str) -> str:
+    """A path as a value of hydra's, whatever letters it has."""
+    # backslashes are letters but before a quote
+    escaped = re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + (r"\'" if m[2] else ""), path)
+    return f"'{escaped}'"
+
+
 def _tables(words: list[str]) -> int:
     parser = _parser("tables", "Make the tables and figures of a run directory again, without any model.")
     parser.add_argument("run_dir", metavar="RUN_DIR", type=Path, help="a run directory, as results/runs/NAME")
@@ -304,6 +351,68 @@ def _report(words: list[str]) -> int:
             stack.enter_context(run.lock())
         write_report(runs, path)
     print(path)
+    return 0
+
+
+def _measure(words: list[str]) -> int:
+    def task(cfg: DictConfig) -> int:
+        from bench.config import read_measure
+        from bench.run.measure import measure
+
+        directory, left = measure(read_measure(cfg))
+        for sentence in left:
+            print(f"bench: {sentence}", file=sys.stderr)
+        with directory.lock():
+            print(_write_results(directory, bool(directory.config.get("paper"))))
+        return 1 if left else 0
+
+    usage = "measure takes a run directory: python -m bench measure RUN_DIR metrics=[...]."
+    return _composed("measure", _places(words, ("run",), usage), task)
+
+
+def _compare(words: list[str]) -> int:
+    def task(cfg: DictConfig) -> int:
+        from bench.config import read_compare
+        from bench.report.compare import comparison_text, judged, pair_runs, table_of, worse_text
+        from bench.run.store import RunDir
+
+        config = read_compare(cfg)
+        pairs = pair_runs(RunDir(config.first), RunDir(config.second))
+        frame = judged(table_of(pairs, config.metrics), config.tolerance or {})
+        print("\n".join([comparison_text(frame), *(f"\n{note}" for note in pairs.notes)]))
+        if sentence := worse_text(frame):
+            print(f"bench: {sentence}", file=sys.stderr)
+        return 1 if sentence else 0
+
+    usage = "compare takes two run directories: python -m bench compare RUN_DIR RUN_DIR."
+    return _composed("compare", _places(words, ("first", "second"), usage), task)
+
+
+def _places(words: list[str], keys: tuple[str, ...], usage: str) -> list[str]:
+    """Give names and paths among the words their keys; BenchError with the usage where their number is wrong."""
+    named, rest = _named(words)
+    given = {w.partition("=")[0] for w in rest}
+    missing = [key for key in keys[len(named) :] if key not in given]
+    if len(named) > len(keys) or (missing and not any(w.startswith("-") for w in rest)):
+        raise BenchError(usage)
+    placed = [
+        f"methods=[{word}]" if key == "methods" else f"{key}={_quoted(word)}"
+        for key, word in zip(keys, named, strict=False)
+    ]
+    return [*placed, *rest]
+
+
+def _export(words: list[str]) -> int:
+    parser = _parser("export", "Write a run as one parquet and one JSON file for other tools (docs/schema.md).")
+    parser.add_argument("run_dir", metavar="RUN_DIR", type=Path, help="a run directory, as results/runs/NAME")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="where to; without it the run directory")
+    parser.epilog = "Example: python -m bench export results/runs/portraits --out portraits"
+    arguments = parser.parse_args(words)
+    from bench.report.export import write_export
+    from bench.run.store import RunDir
+
+    for path in write_export(RunDir(arguments.run_dir), arguments.out):
+        print(path)
     return 0
 
 
@@ -396,6 +505,7 @@ def _parser(command: str, description: str) -> argparse.ArgumentParser:
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "run": _run,
+    "sample": _sample,
     "check": _check,
     "tune": _tune,
     "train": _train,
@@ -403,6 +513,9 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "reproduce": _reproduce,
     "tables": _tables,
     "report": _report,
+    "measure": _measure,
+    "compare": _compare,
+    "export": _export,
     "methods": _list("methods"),
     "metrics": _list("metrics"),
     "data": _data,
@@ -412,8 +525,10 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
 }
 CHOICES = {"train": "recipe=vdvae", "figure": "study=uk"}
 """What a command needs before its settings can be completed."""
+PLACES = ("sample", "measure", "compare")
+"""Commands whose settings come after names or paths."""
 RECIPE_FOR_METHOD = re.compile(r"^method=")
-HYDRA_COMMANDS = ("run", "check", "tune", "train", "figure", "reproduce")
+HYDRA_COMMANDS = ("run", "sample", "check", "tune", "train", "figure", "reproduce", "measure", "compare")
 
 
 def _composed(config_name: str, words: list[str], task: Callable[[DictConfig], int]) -> int:
@@ -435,6 +550,15 @@ def _complete(words: list[str]) -> int:
         return 0
     if typed:
         rest = [RECIPE_FOR_METHOD.sub("recipe=", w) if command == "train" else w for w in typed[1:]]
+        if command in PLACES:  # hydra knows nothing of paths and names
+            open_word = "" if line.endswith(" ") else rest[-1]
+            before = rest if line.endswith(" ") else rest[:-1]
+            if command == "sample" and "=" not in open_word and not any("=" not in w for w in before):
+                from bench.help import options
+
+                print(" ".join(name for name in options("methods") if name.startswith(open_word)))
+                return 0
+            rest = [*(w for w in before if "=" in w), *([open_word] if open_word else [])]
         choice = CHOICES.get(command, "")  # hydra completes nothing where a choice is still to be made
         if choice and not any(w.startswith(choice.partition("=")[0]) for w in rest[:-1]):
             rest = [choice, *rest]

@@ -228,6 +228,51 @@ class TuneConfig:
     metric: str
 
 
+Place = Annotated[Path, Field(strict=False), BeforeValidator(as_text), WithJsonSchema({"text": "path"})]
+"""Something that is there."""
+
+
+class MeasureConfig(Settings):
+    """What ``python -m bench measure`` does."""
+
+    run: Place
+    metrics: Names | None = setting(
+        None, help="to be added, as python -m bench metrics lists them; null for those of the run"
+    )
+    perceptual: Annotated[str, AfterValidator(check_perceptual)] = setting(
+        "auto", help="what `perceptual` stands for; auto takes that of the run"
+    )
+    statistics: bool = setting(True, help="also compute the statistics that are not there yet (docs/truth.md)")
+    device: str = setting("auto", help="auto, cpu, cuda, cuda:1, ...")
+
+
+class CompareConfig(Settings):
+    """What ``python -m bench compare`` does."""
+
+    first: Place
+    second: Place
+    metrics: Names | None = setting(None, help="some of those that both runs have; null for all")
+    tolerance: Annotated[
+        Mapping[str, Annotated[float, Field(ge=0)]] | None, WithJsonSchema({"text": "METRIC to number"})
+    ] = setting(
+        None,
+        help="how much worse the mean of a metric may be, in the units of tables, as {psnr: 0.1, seconds: 0.5}; others "
+        "by one unit of the last digit that tables print, times by anything",
+    )
+
+
+def read_measure(cfg: DictConfig) -> MeasureConfig:
+    """Check hydra's configuration and make it typed; BenchError names the key that is wrong."""
+    config: MeasureConfig = validate(MeasureConfig, plain(cfg))
+    return config.model_copy(update={"device": resolve_device(config.device)})
+
+
+def read_compare(cfg: DictConfig) -> CompareConfig:
+    """Check hydra's configuration and make it typed; BenchError names the key that is wrong."""
+    config: CompareConfig = validate(CompareConfig, plain(cfg))
+    return config
+
+
 def read_config(cfg: DictConfig) -> RunConfig:
     """Check hydra's configuration and make it typed.
 

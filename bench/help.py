@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.config import PLUGINS, FigureConfig, GridConfig, RunConfig
+from bench.config import PLUGINS, CompareConfig, FigureConfig, GridConfig, MeasureConfig, RunConfig
 from bench.paper.config import ReproduceConfig
 from bench.registry import plugin_config_dirs
+from bench.sample.config import SampleConfig
 from bench.settings import Settings, describe
 from bench.training.config import TrainConfig
 
@@ -49,6 +50,21 @@ Examples:
         RUN_GROUPS,
         (RunConfig,),
         ("methods=[bicubic]", "dataset=synthfaces", "operator=bicubic"),
+    ),
+    "sample": Help(
+        """\
+Usage: python -m bench sample METHOD IMAGE_OR_FOLDER [--degrade] [KEY=VALUE ...]     sample one's own images
+
+Images are low-resolution ones; with --degrade (degrade=true) they are high-resolution ones, which are observed first.
+
+Examples:
+  python -m bench sample cvdvae face16.png n=8 tau=0.8
+  python -m bench sample dps faces scale=8 methods.dps.steps=50 out=results/samples/faces
+  python -m bench sample bicubic photo.jpg scale=4 --degrade fit=crop
+""",
+        ("methods", "operator"),
+        (SampleConfig,),
+        ("operator=bicubic",),
     ),
     "check": Help(
         """\
@@ -108,6 +124,30 @@ Examples:
         (TrainConfig,),
         ("dataset=synthfaces",),
     ),
+    "measure": Help(
+        """\
+Usage: python -m bench measure RUN_DIR [KEY=VALUE ...]     add metrics to a run, from its stored samples
+
+Examples:
+  python -m bench measure results/runs/portraits metrics=[lpips_vgg,stlpips_alex]
+  python -m bench measure results/runs/portraits statistics=false metrics=[ssim]
+""",
+        (),
+        (MeasureConfig,),
+    ),
+    "compare": Help(
+        """\
+Usage: python -m bench compare RUN_DIR RUN_DIR [KEY=VALUE ...]     compare the second run with the first, image by image
+
+The exit code is 1 where a figure of the second run is worse than its tolerance allows.
+
+Examples:
+  python -m bench compare results/runs/before results/runs/after
+  python -m bench compare results/runs/before results/runs/after 'tolerance={psnr: 0.1, seconds: 0.5}'
+""",
+        (),
+        (CompareConfig,),
+    ),
     "figure": Help(
         """\
 Usage: python -m bench figure NAME [KEY=VALUE ...]
@@ -125,16 +165,16 @@ Examples:
 def help_text(command: str) -> str:
     """What ``python -m bench COMMAND --help`` prints."""
     about = COMMANDS[command]
-    lines = [about.usage, "Groups (group=option):"]
+    lines = [about.usage, *(["Groups (group=option):"] if about.groups else [])]
     for group in about.groups:
         name = {"recipe": "method"}.get(group, group)
         lines.append(_wrapped(f"  {name}", ", ".join(options(group))))
     networks = [f"{group}@KEY" for group in sorted(networks_and_compute())]
-    if command != "check":
+    if about.groups and command != "check":
         lines.append(_wrapped("  shapes", f"{', '.join(networks)}, as network/unet@methods.dps.unet=ffhq256"))
     if about.defaults:
         lines.append(f"\nBy default: {' '.join(about.defaults)}")
-    lines.append("\nSettings (key=value, with their defaults):")
+    lines.append(("\n" if about.groups else "") + "Settings (key=value, with their defaults):")
     rows = [row for settings in about.settings for row in describe(settings)]
     width = min(max(len(key) for key, _, _ in rows), 26)
     lines += [_row(key, kind, text, width) for key, kind, text in rows]

@@ -6,25 +6,28 @@ gives the table, `pair_runs` what it is made of: the values of both runs by imag
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from tabulate import tabulate
 
 from bench.errors import BenchError, near_matches
 from bench.metrics import MetricFacts, column, metric_facts
 from bench.report.stats import Estimate, holm, paired_difference, sign_flip_p
-from bench.report.tables import Row, read_rows
-from bench.run.cell import Cell
+from bench.report.tables import UNDEFINED, Row, column_head, format_value, read_rows
+from bench.run.cell import Cell, CellKey
 from bench.run.identity import SHARED, differences
 from bench.run.store import RunDir
 
 PLACE = "path"
 """The setting of a dataset that tells where it is, and not what: the images' contents tell that."""
 COLUMNS = (
-    "scale", "method", "tau", "metric", "first", "second", "difference", "lo", "hi", "n_images", "p", "p_holm",
+    "scale", "method", "tau", "name", "metric", "first", "second", "difference", "lo", "hi", "n_images", "lost", "p",
+    "p_holm",
 )  # fmt: skip
 
 
@@ -157,9 +160,10 @@ def compare_runs(first: RunDir, second: RunDir, metrics: Sequence[str] | None = 
         metrics: some of the metrics that both have; None for all.
 
     Returns:
-        columns `COLUMNS`, in the units of tables: the means ``first`` and ``second`` over the images of both, the mean
-        ``difference`` with its 95% interval ``lo``, ``hi``, the images that count, ``p`` of a permutation of signs and
-        ``p_holm``, corrected for all comparisons. Times have no pairs: their intervals and p-values are NaN.
+        columns `COLUMNS`, in the units of tables: the metric's ``name`` and its column in tables (``metric``), the
+        means ``first`` and ``second`` over the images of both, the mean ``difference`` with its 95% interval ``lo``,
+        ``hi``, the images that count, those that have lost the value in the second run, ``p`` of a permutation of
+        signs and ``p_holm``, corrected for all comparisons. Times have no pairs: their intervals and p-values are NaN.
 
     Raises:
         BenchError: as `pair_runs`, or an unknown metric.
@@ -188,18 +192,19 @@ def table_of(pairs: Pairs, metrics: Sequence[str] | None = None) -> pd.DataFrame
 def _compared(pair: Pair, name: str) -> tuple[dict[str, Any], pd.Series]:
     """One line of the table, and the differences by image."""
     key, facts = pair.first.cell.key, metric_facts(name)
-    record = {"scale": key.scale, "method": key.label, "tau": key.tau, "metric": column(name)}
+    record = {"scale": key.scale, "method": key.label, "tau": key.tau, "name": name, "metric": column(name)}
     if facts.domain == "timing":
         a, b = (float(r.values[name].mean()) * facts.factor for r in (pair.first, pair.second))
-        nothing = Estimate(b - a, np.nan, np.nan)
-        return record | _figures(a, b, nothing, 0), pd.Series(dtype=float)
-    values = pair.values(name).set_index("image").dropna()
+        return record | _figures(a, b, Estimate(b - a, np.nan, np.nan), 0, 0), pd.Series(dtype=float)
+    values = pair.values(name).set_index("image")
+    lost = int((values["first"].notna() & values["second"].isna()).sum())
+    values = values.dropna()
     estimate, n = paired_difference(values["second"].to_numpy(), values["first"].to_numpy())
     a, b = float(values["first"].mean()), float(values["second"].mean())
-    return record | _figures(a, b, estimate, n), values["difference"]
+    return record | _figures(a, b, estimate, n, lost), values["difference"]
 
 
-def _figures(first: float, second: float, estimate: Estimate, n: int) -> dict[str, Any]:
+def _figures(first: float, second: float, estimate: Estimate, n: int, lost: int) -> dict[str, Any]:
     return {
         "first": first,
         "second": second,
@@ -207,9 +212,76 @@ def _figures(first: float, second: float, estimate: Estimate, n: int) -> dict[st
         "lo": estimate.lo,
         "hi": estimate.hi,
         "n_images": n,
+        "lost": lost,
     }
 
 
-def worsening(difference: float, facts: MetricFacts) -> float:
-    """How much worse the second run is, in the units of tables; below 0 where it is better."""
-    return -difference if facts.better == "higher" else difference
+def judged(frame: pd.DataFrame, tolerance: Mapping[str, float]) -> pd.DataFrame:
+    """Add ``tolerance`` (NaN where a figure is not judged) and ``worse`` to what `compare_runs` returns.
+
+    A figure is worse where its mean is worse by more than the tolerance, or where images have lost it.
+
+    Args:
+        frame: the comparison.
+        tolerance: by name of a metric or of its column, in the units of tables.
+
+    Raises:
+        BenchError: a metric that is not compared.
+
+    """
+    names = {column: name for name, column in zip(frame["name"], frame["metric"], strict=True)}
+    for key in tolerance:
+        if key not in names and key not in names.values():
+            raise BenchError(f"tolerance.{key} is of no metric that is compared.{near_matches(key, names.values())}")
+    allowed, worse = [], []
+    for row in frame.to_dict("records"):
+        facts = metric_facts(row["name"])
+        given = tolerance.get(row["name"], tolerance.get(row["metric"]))
+        limit = given if given is not None else np.nan if facts.domain == "timing" else last_digit(facts)
+        allowed.append(limit)
+        loss = -row["difference"] if facts.better == "higher" else row["difference"]
+        worse.append(not np.isnan(limit) and (row["lost"] > 0 or loss > limit))
+    return frame.assign(tolerance=allowed, worse=worse)
+
+
+def last_digit(facts: MetricFacts) -> float:
+    """One unit of the last digit that tables print of a metric; 0 where they print all."""
+    found = re.fullmatch(r"\.(\d+)f", facts.digits)
+    return 10.0 ** -int(found[1]) if found else 0.0
+
+
+def comparison_text(frame: pd.DataFrame) -> str:
+    """The table for the console: `judged` differences with their intervals."""
+    lines = []
+    for row in frame.to_dict("records"):
+        facts = metric_facts(row["name"])
+        interval = "" if np.isnan(row["lo"]) else f" [{row['lo']:+{facts.digits}}, {row['hi']:+{facts.digits}}]"
+        difference = UNDEFINED if np.isnan(row["difference"]) else f"{row['difference']:+{facts.digits}}{interval}"
+        lines.append(
+            [
+                f"x{row['scale']}",
+                row["method"],
+                "" if np.isnan(row["tau"]) else f"{row['tau']:g}",
+                column_head(row["name"]),
+                format_value(row["first"], facts),
+                format_value(row["second"], facts),
+                difference,
+                "" if np.isnan(row["p_holm"]) else f"{row['p_holm']:.3f}",
+                "" if np.isnan(row["tolerance"]) else f"{row['tolerance']:g}",
+                f"worse ({row['lost']} images have lost it)" if row["lost"] else "worse" if row["worse"] else "",
+            ]
+        )
+    heads = ["scale", "method", "tau", "metric", "first", "second", "second - first", "p (Holm)", "tolerance", ""]
+    return tabulate(lines, headers=heads, tablefmt="simple", disable_numparse=True)
+
+
+def worse_text(frame: pd.DataFrame) -> str:
+    """One sentence that names what is worse in a `judged` comparison, "" for nothing."""
+    found = []
+    for row in frame[frame["worse"]].to_dict("records"):
+        key = CellKey(row["method"], row["scale"], None if np.isnan(row["tau"]) else row["tau"])
+        found.append(f"{row['name']} of {key.folder}")
+    if not found:
+        return ""
+    what = "1 figure is worse than its" if len(found) == 1 else f"{len(found)} figures are worse than their"
+    return f"{what} tolerance: {', '.join(found)}."

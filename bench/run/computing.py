@@ -18,25 +18,17 @@ from bench.machine import is_out_of_memory, keep_freed_memory
 from bench.metrics import Evaluation, Metric, load_metrics, metric_facts
 from bench.metrics.statistic import SampleStatistic, load_statistics
 from bench.run import timing
-from bench.run.cell import FAILED, CellKey
+from bench.run.cell import CellKey
 from bench.run.draw import Sampler, finite_images
-from bench.run.evaluate import evaluate, not_applicable
+from bench.run.evaluate import not_applicable
 from bench.run.images import Image, Images
 from bench.run.loaded import LoadedMethods
 from bench.run.memory import Memory
+from bench.run.rows import Known, evaluate_images
 from bench.run.samples import as_picture
 from bench.run.selection import dataset_posterior
 
 NOT_FINITE = "the method returned NaN or infinite values"
-
-
-@dataclass(frozen=True)
-class Known:
-    """An image as rows tell it."""
-
-    index: int
-    name: str
-    content: str
 
 
 @dataclass
@@ -252,18 +244,12 @@ class Computing:
     ) -> None:
         """Compute values of metrics, and for each image the names of those that it has (`FAILED` where one failed)."""
         key = done.key
-        known = [set(loaded) for _ in images]
-
-        def failed(name: str, row: int, error: Exception) -> None:
-            known[row] ^= {name, name + FAILED}
-            self._fail(key.folder, f"{name} failed: {type(error).__name__}: {error}", images[row].name)
-
         e = Evaluation(
             torch.stack([i.hr for i in images]), torch.stack([i.y for i in images]), samples,
             self.images.operator(key.scale), self._deterministic(key.label), raw,
             self._posterior(key.scale) if self._statistics else None, self.config.n,
         )  # fmt: skip
-        done.values = evaluate(loaded, e, failed)
+        done.values, known = evaluate_images(loaded, e, images, key, self._fail)
         done.images, done.known, done.n = [_known(i) for i in images], known, samples.shape[1]
 
     def _deterministic(self, label: str) -> bool:

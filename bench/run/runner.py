@@ -7,8 +7,6 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -21,18 +19,15 @@ from bench.machine import environment
 from bench.metrics import metric_facts, resolve_metrics
 from bench.run.cell import FAILED, Cell, CellKey
 from bench.run.claims import Claims
-from bench.run.computing import Computed, Computing, Known
+from bench.run.computing import Computed, Computing
 from bench.run.draw import say
-from bench.run.evaluate import columns
+from bench.run.rows import Frames, frames, merged, union
 from bench.run.samples import ARRAY_BYTES, PNG_BYTES
 from bench.run.selection import cell_keys
 from bench.run.store import RunDir
 
 if TYPE_CHECKING:
     from bench.run.elsewhere import Elsewhere
-
-Frames = tuple[pd.DataFrame, pd.DataFrame]
-"""Rows per sample, and rows per image."""
 
 
 def run(config: RunConfig) -> tuple[RunDir, bool]:
@@ -311,7 +306,7 @@ class Session:
         self._keep_samples(done)
         if done.images:
             cell = self.directory.cell(done.key)
-            cell.add(done.images[0].index, *_frames(done.key, done.images, done.n, done.values, done.known))
+            cell.add(done.images[0].index, *frames(done.key, done.images, done.n, done.values, done.known))
 
     def merge(self, done: Computed, before: Frames | None) -> None:
         """Keep metrics that images lacked: their rows with old and new values together."""
@@ -321,13 +316,10 @@ class Session:
         assert before is not None
         cell = self.directory.cell(done.key)
         state = self._state(cell)
-        known = [_union(state[i.index], k) for i, k in zip(done.images, done.known, strict=True)]
+        known = [union(state[i.index], k) for i, k in zip(done.images, done.known, strict=True)]
+        new = frames(done.key, done.images, done.n, done.values, known)
         indices = [i.index for i in done.images]
-        merged = []
-        for old, new in zip(before, _frames(done.key, done.images, done.n, done.values, known), strict=True):
-            kept = old[old["index"].isin(indices)].reset_index(drop=True)
-            merged.append(kept.assign(**{n: new[n] for n in (*done.values, "metrics") if n in new}))
-        cell.add(indices[0], *merged)
+        cell.add(indices[0], *merged(before, new, indices, done.values))
 
     def _keep_samples(self, done: Computed) -> None:
         cell, operator = self.directory.cell(done.key), self.images.operator(done.key.scale)
@@ -406,30 +398,3 @@ class Session:
         """Keep samples that are not measured, and which image they are of."""
         self.directory.cell(done.key).set_drawn({i.index: (i.name, i.content) for i in done.images})
         self._keep_samples(done)
-
-
-def _frames(
-    key: CellKey, images: Sequence[Known], n: int, values: dict[str, np.ndarray], known: Sequence[set[str]]
-) -> Frames:
-    """Rows per sample and rows per image."""
-    of_samples, of_images = columns(values)
-    rows = pd.DataFrame(
-        {
-            "method": key.label,
-            "scale": key.scale,
-            "tau": np.nan if key.tau is None else key.tau,
-            "index": [i.index for i in images],
-            "image": [i.name for i in images],
-        }
-    )
-    samples = rows.loc[rows.index.repeat(n)].reset_index(drop=True)
-    samples["sample"] = list(range(n)) * len(images)
-    samples["metrics"] = np.repeat([" ".join(sorted(k)) for k in known], n)
-    rows["content"] = [i.content for i in images]
-    return pd.concat([samples, of_samples], axis=1), pd.concat([rows, of_images], axis=1)
-
-
-def _union(before: Collection[str], new: Collection[str]) -> set[str]:
-    """Metrics of both; one that has been tried again is what it is now."""
-    tried = {name.removesuffix(FAILED) for name in new}
-    return {name for name in before if name.removesuffix(FAILED) not in tried} | set(new)

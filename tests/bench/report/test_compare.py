@@ -10,9 +10,11 @@ import pandas as pd
 import pytest
 from scipy.stats import permutation_test
 
+from bench.cli import main
 from bench.errors import BenchError
 from bench.files import write_atomic, write_json
-from bench.report.compare import COLUMNS, compare_runs, pair_runs
+from bench.metrics import metric_facts
+from bench.report.compare import COLUMNS, compare_runs, judged, last_digit, pair_runs
 from bench.run.cell import CellKey
 from bench.run.store import RunDir
 
@@ -46,6 +48,7 @@ def test_differences_are_those_of_the_same_images(tmp_path: Path) -> None:
     frame = compare_runs(make(tmp_path / "first"), make(tmp_path / "second", second))
     assert tuple(frame.columns) == COLUMNS
     assert frame["metric"].tolist() == ["psnr", "apd_mse_e4", "seconds"]
+    assert frame["name"].tolist() == METRICS
     psnr = frame.iloc[0]
     by_image = np.array([second[i] - PSNR[i] for i in PSNR])
     assert psnr["n_images"] == 5
@@ -112,3 +115,54 @@ def test_a_run_without_rows_and_an_unknown_metric_are_refused(tmp_path: Path) ->
     shutil.rmtree(second.path / "cells")
     with pytest.raises(BenchError, match="has no rows to compare"):
         compare_runs(first, second)
+
+
+@pytest.mark.parametrize(
+    ("shift", "tolerance", "worse"),
+    [
+        (0.0, {}, False),
+        (-0.009, {}, False),  # less than tables show
+        (-0.02, {}, True),
+        (0.5, {}, False),  # better
+        (-0.02, {"psnr": 0.1}, False),
+        (-0.2, {"psnr": 0.1}, True),
+    ],
+)
+def test_a_figure_is_worse_beyond_its_tolerance(
+    shift: float, tolerance: dict[str, float], worse: bool, tmp_path: Path
+) -> None:
+    second = make(tmp_path / "second", {k: v + shift for k, v in PSNR.items()})
+    second.cell(CellKey("good", 8, 0.8)).set_timing(
+        {"seconds": [5.0]}
+    )  # ten times slower: judged where it is asked for
+    frame = judged(compare_runs(make(tmp_path / "first"), second), tolerance)
+    assert frame["worse"].tolist() == [worse, False, False]
+    assert judged(frame, {"seconds": 0.5})["worse"][2]
+    assert not judged(frame, {"seconds": 5})["worse"][2]
+
+
+def test_a_value_that_is_lost_is_worse(tmp_path: Path) -> None:
+    frame = judged(compare_runs(make(tmp_path / "first"), make(tmp_path / "second", PSNR | {"b": np.nan})), {"psnr": 9})
+    assert frame.loc[0, ["lost", "n_images", "worse"]].tolist() == [1, 4, True]
+
+
+def test_tolerances_are_in_the_digits_of_tables() -> None:
+    assert last_digit(metric_facts("psnr")) == pytest.approx(0.01)
+    assert last_digit(metric_facts("ssim")) == pytest.approx(0.001)
+
+
+def test_the_command_tells_by_its_exit_code(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    first, second = str(tmp_path / "first run"), str(tmp_path / "second")
+    make(Path(first))
+    make(Path(second), {k: v - 0.5 for k, v in PSNR.items()})
+    assert main(["compare", first, second]) == 1
+    said = capfd.readouterr()
+    assert re.search(r"x8 +good +0.8 +PSNR.* 23.00 +22.50 +-0.50 \[-0.50, -0.50\] +0.125 +0.01 +worse", said.out)
+    assert said.err.startswith("bench: 1 figure is worse than its tolerance: psnr of good_x8_tau0.8")
+    assert main(["compare", first, second, "tolerance={psnr: 0.6}"]) == 0
+    assert main(["compare", first, second, "metrics=[apd_mse]"]) == 0
+    capfd.readouterr()
+    assert main(["compare", first, second, "tolerance={psn: 0.6}"]) == 1
+    assert "tolerance.psn is of no metric that is compared. Did you mean 'psnr'?" in capfd.readouterr().err
+    assert main(["compare", first]) == 1
+    assert "compare takes two run directories" in capfd.readouterr().err
