@@ -119,7 +119,7 @@ def collect(runs: Sequence[RunDir]) -> Collected:
         "images": [{"index": first[key], "name": key[0]} for key in found.images],
         "differences": list(_differences(found.entries, names)),
         "curves": [_curves(e.row) for e in found.entries],
-        "spread": {"most": SPREAD, "colours": [to_hex(c) for c in colormaps["magma"].colors]},
+        "spread": {"most": SPREAD, "colours": [to_hex(c) for c in colormaps["magma"](range(256))]},
     }
     return found
 
@@ -265,10 +265,15 @@ def _values(entry: Entry, names: Sequence[str], number_of: Mapping[ImageKey, int
         if facts.domain == "timing" or name not in entry.row.values:
             continue
         values: list[float | None] = [None] * len(number_of)
-        for index, value in entry.row.values[name].items():
-            values[number_of[entry.images[index]]] = _number(value * facts.factor)
+        for image, value in _by_image(entry, name).items():
+            values[number_of[image]] = _number(value * facts.factor)
         found[name] = values
     return found
+
+
+def _by_image(entry: Entry, name: str) -> dict[ImageKey, float]:
+    values = entry.row.values[name]
+    return {entry.images[i]: float(v) for i, v in zip(values.index.tolist(), values.tolist(), strict=True)}
 
 
 def _differences(entries: Sequence[Entry], names: Sequence[str]) -> Iterator[dict[str, Any]]:
@@ -291,7 +296,7 @@ def _differences(entries: Sequence[Entry], names: Sequence[str]) -> Iterator[dic
 
 def _aligned(a: Entry, b: Entry, name: str) -> tuple[np.ndarray, np.ndarray]:
     """Values of the images that both have, in one order."""
-    of_a, of_b = ({e.images[i]: float(v) for i, v in e.row.values[name].items()} for e in (a, b))
+    of_a, of_b = (_by_image(e, name) for e in (a, b))
     shared = [key for key in of_a if key in of_b]
     return np.array([of_a[k] for k in shared]), np.array([of_b[k] for k in shared])
 

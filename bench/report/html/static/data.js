@@ -41,7 +41,14 @@ function options(select, pairs, chosen) {
 function format(value, digits) {
   if (value === null || value === undefined) return "n/a";
   const [, count, kind] = /\.(\d+)([fg])/.exec(digits) || [null, 3, "g"];
-  return kind === "f" ? value.toFixed(count) : String(Number(value.toPrecision(count)));
+  const text = kind === "f" ? value.toFixed(count) : String(Number(value.toPrecision(count)));
+  return /^-[0.]+$/.test(text) ? text.slice(1) : text; // no minus where nothing is left
+}
+
+/** The same with a plus before what is larger than 0. */
+function signed(value, digits) {
+  const text = format(value, digits);
+  return value > 0 && /[1-9]/.test(text) ? `+${text}` : text;
 }
 
 /** The mean of a row with its interval: "25.00 [24.20, 26.90]". */

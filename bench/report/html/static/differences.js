@@ -9,6 +9,11 @@ const differences = {
     if (several) this.matrix();
   },
 
+  /** Differences of a method between two runs. */
+  across() {
+    return report.differences.filter((d) => report.rows[d.a].run !== report.rows[d.b].run);
+  },
+
   /** The difference of two rows as stored, or turned around. */
   pair(a, b) {
     const found = report.differences.find((d) => d.a === a.number && d.b === b.number);
@@ -36,8 +41,8 @@ const differences = {
       $("pair-text").textContent = "Differences need two rows of one scale.";
       return;
     }
-    const across = report.differences.find((d) => report.rows[d.a].run !== report.rows[d.b].run);
-    const usual = across || report.differences[0];
+    const across = this.across();
+    const usual = across.find((d) => Object.values(d.metrics).some(excludesZero)) || across[0] || report.differences[0];
     const a = able.find((row) => row.id === choice("first")) || report.rows[usual.a];
     const partners = this.partners(a);
     const b = partners.find((row) => row.id === choice("second")) || (a.number === usual.a ? report.rows[usual.b] : partners[0]);
@@ -93,33 +98,34 @@ const differences = {
       };
       return el("button", { type: "button", class: "two", "data-image": number, "aria-label": `Image ${imageText(number)}, A − B ${format(d, metric.digits)}`, click: () => open(number) },
         el("span", { class: "row" }, canvas(a), canvas(b)),
-        el("span", { class: "name" }, imageText(number)), el("span", { class: "value" }, (d > 0 ? "+" : "") + format(d, metric.digits)));
+        el("span", { class: "name" }, imageText(number)), el("span", { class: "value" }, signed(d, metric.digits)));
     }));
   },
 
   /** All methods that two runs share, by metric. */
   matrix() {
-    const across = report.differences.filter((d) => report.rows[d.a].run !== report.rows[d.b].run);
+    const across = this.across();
     if (!across.length) {
       refill($("matrix-part"), el("p", { class: "notice" }, "The runs share no method at the same scale and temperature: choose two rows of one run below."));
       return;
     }
     const metrics = imageMetrics.filter((m) => across.some((d) => d.metrics[m.name]));
+    const more = report.runs.length > 2;
     const cell = (d, m) => {
       const estimate = d.metrics[m.name];
       if (!estimate) return el("td", {}, "");
       const [side, text] = this.verdict(m, estimate);
       const open = () => choose({ first: report.rows[d.a].id, second: report.rows[d.b].id, metric: m.name });
       return el("td", {}, el("button", { type: "button", class: "figure", "data-tip": `A − B: ${withInterval(estimate, m.digits)} (95%)\n${estimate[3]} images\n${text}`, click: open },
-        el("span", { class: `verdict ${side}` }, `${{ a: "A ", b: "B " }[side] || ""}${(estimate[0] > 0 ? "+" : "") + format(estimate[0], m.digits)}`)));
+        el("span", { class: `verdict ${side}` }, `${{ a: "A ", b: "B " }[side] || ""}${signed(estimate[0], m.digits)}`)));
     };
     refill($("matrix-part"), el("h2", {}, "Run beside run"),
-      el("p", { class: "muted small" }, "Mean of A − B over the images that both have. A or B: the better one, where the 95% interval of the difference excludes zero."),
+      el("p", { class: "muted small" }, `Mean of A − B over the images that both have${more ? "" : `; A is ${report.runs[0].name}, B is ${report.runs[1].name}`}. A or B before a figure: the better one, where the 95% interval of the difference excludes zero.`),
       el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Differences of runs by method and metric" }, el("table", { id: "matrix" },
-        el("thead", {}, el("tr", {}, ["Method", "Scale", "A", "B", ...metrics.map((m) => m.head)].map((t) => el("th", { scope: "col", class: "left" }, t)))),
+        el("thead", {}, el("tr", {}, ["Method", "Scale", ...(more ? ["A", "B"] : []), ...metrics.map((m) => m.head)].map((t) => el("th", { scope: "col", class: "left" }, t)))),
         el("tbody", {}, across.map((d) => {
           const [a, b] = [report.rows[d.a], report.rows[d.b]];
-          return el("tr", {}, el("th", { scope: "row" }, methodName(a)), el("td", {}, `x${a.scale}`), el("td", {}, report.runs[a.run].name), el("td", {}, report.runs[b.run].name), metrics.map((m) => cell(d, m)));
+          return el("tr", {}, el("th", { scope: "row" }, methodName(a)), el("td", {}, `x${a.scale}`), more ? [a, b].map((row) => el("td", {}, report.runs[row.run].name)) : null, metrics.map((m) => cell(d, m)));
         })))));
   },
 };

@@ -82,7 +82,7 @@ const images = {
     const thumb = ([number, value]) => el("button", {
       type: "button", class: "thumb", role: "option", "aria-selected": String(number === wanted), "data-image": number, "data-focus": `thumb ${number}`,
       click: () => choose({ image: number }),
-    }, this.small(s, number), el("span", { class: "name" }, imageText(number)), el("span", { class: "value" }, value === null ? "" : (s.beside && value > 0 ? "+" : "") + format(value, s.metric.digits)));
+    }, this.small(s, number), el("span", { class: "name" }, imageText(number)), el("span", { class: "value" }, value === null ? "" : (s.beside ? signed : format)(value, s.metric.digits)));
     refill($("gallery"), list.length ? list.map(thumb) : el("p", { class: "muted" }, "No image fits."));
     const current = $("gallery").querySelector("[aria-selected=true]");
     if (current) { // within the gallery alone: the page does not jump

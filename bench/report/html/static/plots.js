@@ -25,13 +25,17 @@ const plots = {
     this.calibration(rows);
   },
 
+  /** A colour of the page, as it is in the reader's scheme. */
+  colour(name) {
+    return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  },
+
   /** A chart with a title that is read aloud; pressed marks go to `open`. */
   async chart(place, title, spec, open) {
     const box = el("div", { class: "plot" });
     const figure = el("figure", { class: "chart" }, el("figcaption", {}, title), box);
     place.append(figure);
-    const style = getComputedStyle(document.documentElement);
-    const [text, muted, line] = ["--text", "--muted", "--line"].map((name) => style.getPropertyValue(name).trim());
+    const [text, muted, line] = ["--text", "--muted", "--line"].map(this.colour);
     const axis = { labelColor: muted, titleColor: text, gridColor: line, domainColor: muted, tickColor: muted, labelFontSize: 11, titleFontSize: 12, titleFontWeight: "normal", labelLimit: 150 };
     const legend = { labelColor: text, titleColor: text, labelFontSize: 11, labelLimit: 260, symbolSize: 80 };
     const whole = {
@@ -105,7 +109,7 @@ const plots = {
     this.chart($("spread"), `${metric.head} over images`, {
       height: 44 * rows.length + 50, data: { values },
       layer: [
-        { mark: { type: "boxplot", extent: "min-max", size: 26, opacity: 0.35, median: { color: "currentColor" } }, encoding: { x, y, color } },
+        { mark: { type: "boxplot", extent: "min-max", size: 26, box: { opacity: 0.35 }, median: { color: this.colour("--text") }, rule: { color: this.colour("--muted") } }, encoding: { x, y, color } },
         { mark: { type: "point", filled: true, size: 34, opacity: 0.85, cursor: "pointer" }, encoding: { x, y, yOffset: { field: "jitter", type: "quantitative", scale: { domain: [-1, 1] } }, color, tooltip: [{ field: "image", title: "name" }, { field: "row", title: "method" }, { field: "text", title: metric.label }] } },
       ],
     }, (d) => d.number !== undefined && go({ view: "images", image: d.number, of: d.id, metric: metric.name, scale: rowById(d.id).scale, a: null, b: null, beside: null }));
