@@ -130,7 +130,8 @@ def _with_perceptual(r: Reproduction) -> Reproduction:
 def _plan(r: Reproduction, dataset: Dataset) -> tuple[list[plan.Probe], dict[str, list[Entry]]]:
     """Measure shortly; print what will be done, left out, and how long it takes."""
     probes = [plan.probe(m, scale, dataset, r.run) for scale in r.run.scales for m in r.run.methods]
-    entries = {name: _entries(r, name, probes) for name in TABLES if name in r.parts or "plots" in r.parts}
+    wanted = [name for name in TABLES if name in r.parts or ("plots" in r.parts and name != "appendix")]
+    entries = {name: _entries(r, name, probes) for name in wanted}
     every = list({e.key: e for lines in entries.values() for e in lines}.values())
     if every:
         names, _ = resolve_metrics(r.run.metrics, r.run.perceptual)

@@ -62,7 +62,7 @@ def test_parts_share_their_rows_and_resume(tmp_path: Path, capsys: pytest.Captur
     appendix = pd.read_csv(tmp_path / "paper" / "appendix.csv")
     assert appendix["method"].tolist() == ["bicubic", "cvdvae", "cvdvae"] * 2
     assert appendix["tau"].fillna(0).tolist() == [0.0, 1.0, 0.8] * 2
-    assert {"energy", "crps", "rank_error", "tarp_error", "apd_ratio_mse", "apd_ratio_stlpips_alex"} < set(appendix)
+    assert {"energy", "crps", "rank_error", "tarp_error", "apd_ratio_mse"} < set(appendix)
     assert appendix["apd_ratio_mse_right"].isna().tolist() == [False, False, True] * 2
     assert not {"coverage50", "lr_residual"} & set(appendix)
     assert "right value" in (tmp_path / "paper" / "appendix.md").read_text()
