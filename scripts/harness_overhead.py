@@ -36,8 +36,8 @@ from bench.run.selection import cell_keys
 from bench.run.store import RunDir
 
 RUNS = {
-    "DPS x8": ["methods=[dps]", "methods.dps.compute.rows=5", "batch=1", "limit=6"],
-    "CVDVAE x8, batch=16": ["methods=[cvdvae]", "methods.cvdvae.compute.rows=16", "batch=16", "limit=96"],
+    "DPS x8": ["methods=[dps]", "methods.dps.compute.rows=5", "batch=1", "limit=4"],
+    "CVDVAE x8, batch=16": ["methods=[cvdvae]", "methods.cvdvae.compute.rows=16", "batch=16", "limit=64"],
 }
 PARTS = {
     "sampling": [(Sampler, "raw")],

@@ -35,7 +35,8 @@ class Elsewhere:
         self._session = session
         config = session.config
         self._rows: dict[tuple[str, int], int] = {}
-        identities = {c.folder.name: c.identity for c in session.directory.claimed() if c.identity is not None}
+        cells = map(session.directory.cell, session.keys)
+        identities = {c.folder.name: c.identity for c in cells if c.identity is not None}
         gpus = config.launch.gpus or 0
         settings = settings_of_worker(
             config, session.names, session.computing.kept, identities, "cuda:0" if gpus else config.device
@@ -69,9 +70,8 @@ class Elsewhere:
             for cell in cells:
                 filling = session.incomplete(cell)
                 before = session.rows(cell) if filling else None
-                pieces = [*(w for b in filling for w in self._filling(cell, b, before))]
-                pieces += [self._measuring(cell, batch) for batch in session.missing(cell)]
-                work += pieces
+                work += [w for batch in filling for w in self._filling(cell, batch, before)]
+                work += [self._measuring(cell, batch) for batch in session.missing(cell)]
         self._deal(work)
         session.directory.amend_environment({"workers": self._dealer.facts})
         for cell in (c for cells in groups for c in cells):
@@ -180,7 +180,7 @@ class Elsewhere:
         work = []
         for cells in groups:
             key = cells[0].key
-            if not session.loaded.chooses_rows(key.label) or not any(map(session.needs_method, cells)):
+            if not session.loaded.chooses_rows(key.label) or not any(map(session.needs_samples, cells)):
                 continue
             rows = session.directory.rows_together(session.loaded.rows_of(key.label, key.scale) | machine)
             if rows is not None:

@@ -76,6 +76,7 @@ class Session:
         config: the run.
         directory: where everything is kept.
         computing: what computes here; `images` and `loaded` are its.
+        keys: its cells.
         names: all metrics.
         failures: what failed so far.
 
@@ -84,6 +85,7 @@ class Session:
     def __init__(self, config: RunConfig, dataset: Dataset, directory: RunDir, keys: Collection[CellKey]) -> None:
         self.config = config
         self.directory = directory
+        self.keys = tuple(keys)
         self.failures: list[dict[str, Any]] = []
         self._states: dict[CellKey, dict[int, frozenset[str]]] = {}
         self._elsewhere: Elsewhere | None = None

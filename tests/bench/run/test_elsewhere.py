@@ -116,6 +116,7 @@ def test_metrics_are_added_by_workers(configure: Configure, mortal, one_process:
         pd.testing.assert_frame_equal(a, b, check_exact=True, check_like=True)
 
 
+@pytest.mark.slow
 def test_a_bug_is_a_failure_of_its_method_with_its_traceback(configure: Configure, mortal) -> None:
     directory, complete = run(mortal(configure(*QUICK, "launch.workers=2"), marker="broken"))
     assert not complete
