@@ -23,6 +23,8 @@ TILE = 1.1
 DPI = 150
 SAME_RUN = "the same run makes it again"
 """What brings back a picture of an image."""
+COLOURS = [mpl.colors.to_hex(c) for c in (*mpl.colormaps["tab20"].colors[::2], *mpl.colormaps["tab20"].colors[1::2])]
+"""Of lines and points, so many that one figure hardly needs one twice."""
 SPREAD = 0.2
 """Standard deviation, of intensities in [0, 1], at the bright end of the maps."""
 
