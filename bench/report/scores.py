@@ -134,7 +134,8 @@ def split_figure(parts: Sequence[Split]) -> Figure | None:
             begin += e.mean
         axes.plot(begin, y, marker="D", color="0.1", markersize=4, label="with the network" if y == 0 else None)
     axes.axvline(0, color="0.3", linewidth=1, linestyle="--")
-    axes.set_xscale("symlog", linthresh=1.0)
+    ends = [s.sampler.mean + s.network.mean for s in parts]
+    axes.set_xlim(right=min(max(ends) * 1.15, 4 * float(np.median(ends))) if min(ends) > 0 else None)  # some diverge
     axes.set_yticks(range(len(parts)), [_label(s.exact.row) for s in parts], fontsize=8)
     axes.invert_yaxis()
     axes.set_xlabel("energy score above the oracle's (8-bit levels)")
