@@ -43,7 +43,7 @@ def main() -> None:
     for size, n in CASES:
         operator = Bicubic(size, 4)
         image = make_dataset({"name": "synthfaces", "size": size}).load(0)
-        hr = torch.as_tensor(image).permute(2, 0, 1)[None].float()
+        hr = torch.as_tensor(image).permute(2, 0, 1)[None] / 255
         generator = torch.Generator().manual_seed(0)
         noise = torch.randn(1, n, *hr.shape[1:], generator=generator)
         samples = quantise((hr[:, None] + 0.05 * noise).clamp(0, 1))

@@ -17,13 +17,15 @@ from matplotlib.figure import Figure
 
 from bench.files import write_atomic
 from bench.metrics.statistic import statistics
-from bench.report.figures import drop_others, plain_text, save
+from bench.report.figures import COLOURS, drop_others, plain_text, save
 from bench.report.stats import Estimate, mean_interval, paired_difference
 from bench.report.tables import Row
 from bench.report.truth import TruthRow
 from bench.run.store import RunDir
 
 SCORE = "energy"
+FARTHEST = 2.5
+MARKERS = "osDvPX*<>hp"
 EXACT = "exact"
 """`weights` of a sampler without a network (docs/samplers.md)."""
 NOT_COMPARED = ("weights", "unet", "compute")
@@ -132,7 +134,8 @@ def split_figure(parts: Sequence[Split]) -> Figure | None:
             begin += e.mean
         axes.plot(begin, y, marker="D", color="0.1", markersize=4, label="with the network" if y == 0 else None)
     axes.axvline(0, color="0.3", linewidth=1, linestyle="--")
-    axes.set_xscale("symlog", linthresh=1.0)
+    ends = [s.sampler.mean + s.network.mean for s in parts]
+    axes.set_xlim(right=min(max(ends) * 1.15, 4 * float(np.median(ends))) if min(ends) > 0 else None)  # some diverge
     axes.set_yticks(range(len(parts)), [_label(s.exact.row) for s in parts], fontsize=8)
     axes.invert_yaxis()
     axes.set_xlabel("energy score above the oracle's (8-bit levels)")
@@ -141,7 +144,10 @@ def split_figure(parts: Sequence[Split]) -> Figure | None:
 
 
 def against_seconds(rows: Sequence[TruthRow]) -> Figure | None:
-    """Energy score of each method against the seconds of a sample; a line at the oracle's where it is known."""
+    """Energy score of each method against the seconds of a sample; a line at the oracle's where it is known.
+
+    Scores of more than `FARTHEST` times the least are at the upper edge, with their value in the legend.
+    """
     facts = statistics.facts(SCORE)
     points = []
     for r in rows:
@@ -151,18 +157,23 @@ def against_seconds(rows: Sequence[TruthRow]) -> Figure | None:
             points.append((seconds, e, r))
     if len(points) < 2:
         return None
-    figure = Figure(figsize=(5.6, 4.6), layout="constrained")
-    axes = figure.subplots()
-    for seconds, e, r in points:
-        errors = None if np.isnan(e.lo) else [[max(e.value - e.lo, 0)], [max(e.hi - e.value, 0)]]
-        axes.errorbar(seconds, e.value, yerr=errors, fmt="o", markersize=4, elinewidth=0.8)
-        axes.annotate(_label(r.row), (seconds, e.value), (4, 3), textcoords="offset points", fontsize=6)
     right = [e.right for _, e, _ in points if not np.isnan(e.right)]
+    top = FARTHEST * min([e.value for _, e, _ in points] + right)
+    figure = Figure(figsize=(5.6, 4.2 + 0.18 * -(-len(points) // 3)), layout="constrained")
+    axes = figure.subplots()
+    for i, (seconds, e, r) in enumerate(points):
+        beyond = e.value > top
+        bounds = None if beyond or np.isnan(e.lo) else [[max(e.value - e.lo, 0)], [max(e.hi - e.value, 0)]]
+        axes.errorbar(
+            seconds, min(e.value, top), yerr=bounds, fmt="^" if beyond else MARKERS[i % len(MARKERS)], markersize=5,
+            color=COLOURS[i % len(COLOURS)], elinewidth=0.8,
+            label=_label(r.row) + (f": {e.value:.3g}" if beyond else ""),
+        )  # fmt: skip
     if right:
-        axes.axhline(float(np.mean(right)), color="0.3", linewidth=1, linestyle="--", label="oracle")
-        axes.legend(frameon=False, fontsize=8)
+        axes.axhline(float(np.mean(right)), color="0.3", linewidth=1, linestyle="--", label="the oracle's")
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=7)
     axes.set_xscale("log")
-    axes.set_yscale("log")
+    axes.set_ylim(top=1.03 * top if any(e.value > top for _, e, _ in points) else None)
     axes.set_xlabel("seconds a sample")
     axes.set_ylabel(f"{facts.label} ({facts.unit}), smaller is better")
     return figure

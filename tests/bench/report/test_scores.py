@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -84,5 +85,11 @@ def test_the_score_needs_times_and_two_methods(rows: list[TruthRow]) -> None:
     assert figure is not None
     (axes,) = figure.axes
     assert axes.get_xscale() == "log"
-    assert {t.get_text() for t in axes.texts} == {"exact", "trained", "other"}
+    names = [t.get_text() for t in figure.legends[0].get_texts()]
+    assert names == ["the oracle's", "exact", "trained", "other"]
+    far = replace(rows[2], estimates={"energy": Estimate(300.0, 200.0, 400.0, float(ORACLE.mean()))})
+    figure = against_seconds([*rows[:2], far])
+    assert figure is not None
+    assert "other: 300" in [t.get_text() for t in figure.legends[0].get_texts()]
+    assert figure.axes[0].get_ylim()[1] < 30
     assert against_seconds(rows[:1]) is None
