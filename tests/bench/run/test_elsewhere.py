@@ -150,9 +150,12 @@ def test_ray_of_this_machine(configure: Configure, mortal, one_process: RunDir, 
 
 
 @pytest.mark.slow
-def test_a_node_that_is_lost(configure: Configure, mortal, one_process: RunDir) -> None:
+def test_a_node_that_is_lost(
+    configure: Configure, mortal, one_process: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Two simulated nodes; one is taken away while its worker works."""
     pytest.importorskip("ray")
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # else its workers starve beside other work
     from ray.cluster_utils import Cluster
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
