@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from bench.cli import main
+from bench.report.html.collect import Collected, collect
 from bench.run.store import RunDir
 
 WORDS = ["run", "methods=[bicubic,cvdvae]", "scale=[4,8]", "limit=3", "n=2", "device=cpu", "timing.repeats=1",
@@ -22,6 +23,12 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
     out = tmp_path_factory.mktemp("report") / "first"
     assert main([*WORDS, f"out={out}"]) == 0
     return RunDir(out)
+
+
+@pytest.fixture(scope="session")
+def collected(measured: RunDir) -> Collected:
+    """What the report about `measured` shows; do not change it."""
+    return collect([measured])
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from bench.report.html.collect import collect
+from bench.report.html.collect import Collected
 from bench.report.html.page import render
 from bench.report.html.pictures import pack
 from bench.run.store import RunDir
@@ -276,13 +276,11 @@ def test_runs_beside_each_other(browser: Page, both: Path, width: int) -> None:
     assert browser.errors() == []
 
 
-def test_pictures_beside_the_page(browser: Page, measured: RunDir, tmp_path: Path) -> None:
-    found = collect([measured])
-    packed = pack(found, tmp_path / "report_pictures", most=1)
-    found.content["pictures"] = packed.index | {
-        "folder": "report_pictures", "files": packed.files, "thumbnails": packed.thumbnails,
-    }  # fmt: skip
-    (tmp_path / "report.html").write_text(render(found.content, packed.embedded))
+def test_pictures_beside_the_page(browser: Page, measured: RunDir, collected: Collected, tmp_path: Path) -> None:
+    packed = pack(collected, tmp_path / "report_pictures", most=1)
+    pictures = {"folder": "report_pictures", "files": packed.files, "thumbnails": packed.thumbnails}
+    content = collected.content | {"pictures": packed.index | pictures}
+    (tmp_path / "report.html").write_text(render(content, packed.embedded))
     browser.open(tmp_path / "report.html", "view=images&scale=8&image=2&a=truth&b=lr")
     browser.shown("truth")
     truth = np.asarray(Image.open(measured.image_folder(8, 2) / "hr.png").convert("RGB"))

@@ -16,7 +16,7 @@ from PIL import Image
 
 from bench.cli import main
 from bench.report.html import page
-from bench.report.html.collect import collect, run_names
+from bench.report.html.collect import Collected, run_names
 from bench.report.html.pictures import COLUMNS, pack
 from bench.report.tables import read_rows
 from bench.run.store import RunDir
@@ -114,10 +114,9 @@ def test_forty_images_of_five_methods_fit(measured: RunDir) -> None:
     assert others + 40 * (5 * 5 + 2) * sample < MOST
 
 
-def test_many_pictures_go_to_a_folder(measured: RunDir, tmp_path: Path) -> None:
-    found = collect([measured])
+def test_many_pictures_go_to_a_folder(collected: Collected, tmp_path: Path) -> None:
     folder = tmp_path / "report_pictures"
-    packed = pack(found, folder, most=100_000)
+    packed = pack(collected, folder, most=100_000)
     assert packed.files == [0, 1, 2]
     assert packed.embedded == {}
     assert len(packed.thumbnails) == 3
@@ -125,16 +124,16 @@ def test_many_pictures_go_to_a_folder(measured: RunDir, tmp_path: Path) -> None:
     uris = json.loads(script.removeprefix("addPictures(").removesuffix(");\n"))
     key, _ = packed.index["sheets"][1][1]
     assert pixels(uris[key]).shape == (64, 128, 3)
-    assert pack(found, folder).files == []
+    assert pack(collected, folder).files == []
     assert not folder.exists()  # those of a former report are gone
 
 
-def test_a_sheet_has_lines(measured: RunDir, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_sheet_has_lines(collected: Collected, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("bench.run.samples.SampleFiles.count", lambda self, index: COLUMNS + 2)
     monkeypatch.setattr(
         "bench.report.html.pictures.sample_picture", lambda cell, index, j: np.full((2, 3, 3), j, np.uint8)
     )
-    packed = pack(collect([measured]), tmp_path / "p")
+    packed = pack(collected, tmp_path / "p")
     key, count = packed.index["sheets"][0][0]
     sheet = pixels(packed.embedded[key])
     assert count == COLUMNS + 2
