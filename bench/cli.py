@@ -9,9 +9,11 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import signal
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from bench.run.store import RunDir
 
 INTERRUPTED = 130
+TERMINATED = 143
 
 USAGE = """\
 Measure diverse super-resolution methods behind one interface.
@@ -31,14 +34,20 @@ Usage: python -m bench COMMAND [...]
 
 Commands:
   run       run methods over a dataset; write tables and figures     [hydra overrides]
+  sample    sample one's own low-resolution images                   METHOD IMAGE_OR_FOLDER [hydra overrides]
   check     run the contract on one method                           method=NAME [hydra overrides]
+  tune      choose a method's settings on validation images          method=NAME grid.KEY=[...] [hydra overrides]
   train     train a method                                           method=NAME [hydra overrides]
   figure    compute a figure from a method                           NAME [hydra overrides]
   reproduce the paper's tables and figures                           PART [hydra overrides]
   tables    make the tables and figures of a run directory again     RUN_DIR
+  report    write report.html about one run directory or more        RUN_DIR [RUN_DIR ...] [--out FILE]
+  measure   further metrics of a run, from its stored samples        RUN_DIR [hydra overrides]
+  compare   two runs, image by image; 1 where the second is worse    RUN_DIR RUN_DIR [hydra overrides]
+  export    a run as one parquet and one JSON file for other tools   RUN_DIR
   methods   list the methods
   metrics   list the metrics
-  data      list the datasets and how to get them
+  data      list the datasets and how to get them, or download one   [get NAME]
   operators list the operators, y = A x + sigma n
   weights   list, download or take local files of known checkpoints  [get NAME | add NAME FILE]
   new       write a method, metric, dataset or operator to begin with KIND NAME [--package FOLDER]
@@ -47,18 +56,69 @@ Examples:
   python -m bench run methods=[bicubic] scale=8
   python -m bench run methods=[bicubic] dataset=portraits256 scale=[4,8] out=results/runs/portraits
   python -m bench run methods=[bicubic] operator=average operator.sigma=0.05
+  python -m bench sample cvdvae face16.png n=8 tau=0.8 out=results/samples/face
   python -m bench check method=bicubic
   python -m bench train method=vdvae dataset=shipped budget=2h
   python -m bench reproduce paper dataset=synthfaces limit=10
   python -m bench tables results/runs/portraits
+  python -m bench measure results/runs/portraits metrics=[lpips_vgg]
+  python -m bench compare results/runs/before results/runs/after 'tolerance={psnr: 0.1}'
 
 python -m bench COMMAND --help tells more. Completion: eval "$(bench -sc install=bash)"
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command and return the exit code: 0 all done, 1 failed or incomplete, 2 wrong usage, 130 interrupted."""
+    """Run a command and return the exit code.
+
+    Returns:
+        0 all done, 1 failed or incomplete, 2 wrong usage, 130 interrupted (Ctrl-C), 143 terminated (SIGTERM, as a
+        scheduler sends it before it takes a machine away).
+
+    """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    with _sigterm_raises() as terminated:
+        try:
+            return _command(words)
+        except KeyboardInterrupt:
+            pass
+        except Exception as error:  # BenchErrors among them
+            if not terminated:  # else some library has made another error of it
+                if not isinstance(error, BenchError):
+                    raise
+                print(f"bench: {error}", file=sys.stderr)
+                return 1
+        how = "terminated" if terminated else "interrupted"
+        print(f"bench: {how}. What is done is kept; the same command goes on.", file=sys.stderr)
+        return TERMINATED if terminated else INTERRUPTED
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM was received: everything ends as with Ctrl-C."""
+
+
+@contextmanager
+def _sigterm_raises() -> Iterator[list[int]]:
+    """Raise `Terminated` at the first SIGTERM and ignore those that follow; yield a list that then holds its number."""
+    received: list[int] = []
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield received
+        return
+
+    def end(number: int, frame: object) -> None:
+        received.append(number)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # what is done is being kept
+        raise Terminated
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield received
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _command(words: list[str]) -> int:
+    """Run a command; BenchError and KeyboardInterrupt come out as they are."""
     if any(w in ("-sc", "--shell-completion", "--shell_completion") for w in words):
         return _complete(words)
     if not words or words[0] in ("-h", "--help", "help"):
@@ -75,12 +135,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return COMMANDS[words[0]](words[1:])
     except SystemExit as end:  # argparse and hydra leave in this way
         return end.code if isinstance(end.code, int) else 0 if end.code is None else 1
-    except BenchError as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("bench: interrupted. What is done is kept; the same command goes on.", file=sys.stderr)
-        return INTERRUPTED
     except BrokenPipeError:  # the reader of our output has gone, as with `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -89,16 +143,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(words: list[str]) -> int:
     def task(cfg: DictConfig) -> int:
         from bench.config import read_config
-        from bench.run.runner import part_done, run
+        from bench.report.html.page import REPORT
+        from bench.run.runner import run
 
         config = read_config(cfg)
         directory, complete = run(config)
-        if config.shard is None:
-            print(_write_results(directory, config.paper))
-            if directory.cells():
-                print(f"\nTables and figures: {directory.path}")
-        else:
-            print(part_done(config.shard))
+        print(_write_results(directory, config.paper))
+        if directory.cells():
+            print(f"\nTables and figures: {directory.path}\nTo look at: {directory.path / REPORT}")
         if not complete:
             failures = directory.failures
             first = failures[0]
@@ -125,11 +177,32 @@ def _check(words: list[str]) -> int:
         print("\nThe method keeps the contract." if not failed else f"\n{failed} checks failed.")
         return 1 if failed else 0
 
+    return _composed("check", _one_method("check", words), task)
+
+
+def _one_method(command: str, words: list[str]) -> list[str]:
+    """Words of hydra's for a command that takes method=NAME."""
     named = [w.removeprefix("method=") for w in words if w.startswith("method=")]
     rest = [w for w in words if not w.startswith("method=")]
     if len(named) > 1 or (not named and not any(w.startswith("-") for w in words)):
-        raise BenchError("check takes one method: python -m bench check method=NAME.")
-    return _composed("check", [*(f"methods=[{name}]" for name in named), *rest], task)
+        raise BenchError(f"{command} takes one method: python -m bench {command} method=NAME.")
+    return [*(f"methods=[{name}]" for name in named), *rest]
+
+
+def _tune(words: list[str]) -> int:
+    def task(cfg: DictConfig) -> int:
+        from bench.config import read_tune
+        from bench.tune import tune
+
+        config = read_tune(cfg)
+        text, complete = tune(config)
+        print(f"{text}\n\nTable and plot: {config.run.out}/tune.md, .csv, .png, .pdf")
+        return 0 if complete else 1
+
+    if any(w.startswith("dataset.split=") and w != "dataset.split=val" for w in words):
+        raise BenchError("tune chooses on validation images only: leave dataset.split=... out.")
+    words = [f"++{w}" if w.startswith("grid.") else w for w in words]  # names that no file has
+    return _composed("tune", _one_method("tune", words), task)
 
 
 def _train(words: list[str]) -> int:
@@ -197,9 +270,47 @@ def _reproduce(words: list[str]) -> int:
     dataset = next((w for w in words if w.startswith("dataset=")), "dataset=ffhq256")
     if dataset != "dataset=ffhq256":
         rest += [] if any(w.startswith("protocol=") for w in words) else ["protocol=small"]
-    elif not any(w.startswith("dataset.path=") for w in words):
-        rest.append("dataset.path=ffhq-256.npy")
     return _composed("reproduce", rest, task)
+
+
+def _sample(words: list[str]) -> int:
+    def task(cfg: DictConfig) -> int:
+        from bench.sample.config import read_sample
+        from bench.sample.draw import sample_images
+        from bench.sample.page import write_page
+
+        config = read_sample(cfg)
+        outcome = sample_images(config)
+        for name, reason in outcome.failed.items():
+            print(f"bench: {'' if name in reason else name + ': '}{reason}", file=sys.stderr)
+        if outcome.done:
+            page = write_page(config.out, outcome.failed)
+            count = len(outcome.done)
+            print(f"Samples of {count} {'image' if count == 1 else 'images'}: {page}")
+        return 1 if outcome.failed else 0
+
+    words = ["degrade=true" if w == "--degrade" else w for w in words]
+    usage = "sample takes a method and an image or a folder: python -m bench sample METHOD IMAGE_OR_FOLDER."
+    return _composed("sample", _places(words, ("methods", "input"), usage), task)
+
+
+def _named(words: list[str]) -> tuple[list[str], list[str]]:
+    """Words that are no settings, as names and paths, and the others, hydra's options with their values among them."""
+    from bench.composing import WITH_VALUE
+
+    rest = [w for w, before in zip(words, ["", *words], strict=False) if _is_setting(w) or before in WITH_VALUE]
+    return [w for w in words if w not in rest], rest
+
+
+def _is_setting(word: str) -> bool:
+    return word.startswith("-") or ("=" in word and not Path(word).exists())
+
+
+def _quoted(path: str) -> str:
+    """A path as a value of hydra's, whatever letters it has."""
+    # backslashes are letters but before a quote
+    escaped = re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + (r"\'" if m[2] else ""), path)
+    return f"'{escaped}'"
 
 
 def _tables(words: list[str]) -> int:
@@ -217,12 +328,102 @@ def _tables(words: list[str]) -> int:
     return 0
 
 
+def _report(words: list[str]) -> int:
+    text = "Write a page about one run directory, or several side by side: tables, pictures, plots and differences."
+    parser = _parser("report", text)
+    parser.add_argument("run_dirs", metavar="RUN_DIR", type=Path, nargs="+", help="as results/runs/NAME")
+    parser.add_argument(
+        "--out", metavar="FILE", type=Path,
+        help="the page; report.html in the run directory, or here if there are several",
+    )  # fmt: skip
+    parser.epilog = "Example: python -m bench report results/runs/portraits results/runs/others --out both.html"
+    arguments = parser.parse_args(words)
+    from bench.report.html.page import REPORT, write_report
+    from bench.run.store import RunDir
+
+    runs = [RunDir(path) for path in dict.fromkeys(arguments.run_dirs)]
+    path = arguments.out or (runs[0].path if len(runs) == 1 else Path()) / REPORT
+    if path.suffix != ".html":
+        raise BenchError(f"--out {path} is no name of a page: let it end in .html.")
+    with ExitStack() as stack:
+        for run in runs:
+            run.config  # noqa: B018 -- a folder that is no run directory gets no lock
+            stack.enter_context(run.lock())
+        write_report(runs, path)
+    print(path)
+    return 0
+
+
+def _measure(words: list[str]) -> int:
+    def task(cfg: DictConfig) -> int:
+        from bench.config import read_measure
+        from bench.run.measure import measure
+
+        directory, left = measure(read_measure(cfg))
+        for sentence in left:
+            print(f"bench: {sentence}", file=sys.stderr)
+        with directory.lock():
+            print(_write_results(directory, bool(directory.config.get("paper"))))
+        return 1 if left else 0
+
+    usage = "measure takes a run directory: python -m bench measure RUN_DIR metrics=[...]."
+    return _composed("measure", _places(words, ("run",), usage), task)
+
+
+def _compare(words: list[str]) -> int:
+    def task(cfg: DictConfig) -> int:
+        from bench.config import read_compare
+        from bench.report.compare import comparison_text, judged, pair_runs, table_of, worse_text
+        from bench.run.store import RunDir
+
+        config = read_compare(cfg)
+        pairs = pair_runs(RunDir(config.first), RunDir(config.second))
+        frame = judged(table_of(pairs, config.metrics), config.tolerance or {})
+        print("\n".join([comparison_text(frame), *(f"\n{note}" for note in pairs.notes)]))
+        if sentence := worse_text(frame):
+            print(f"bench: {sentence}", file=sys.stderr)
+        return 1 if sentence else 0
+
+    usage = "compare takes two run directories: python -m bench compare RUN_DIR RUN_DIR."
+    return _composed("compare", _places(words, ("first", "second"), usage), task)
+
+
+def _places(words: list[str], keys: tuple[str, ...], usage: str) -> list[str]:
+    """Give names and paths among the words their keys; BenchError with the usage where their number is wrong."""
+    named, rest = _named(words)
+    given = {w.partition("=")[0] for w in rest}
+    missing = [key for key in keys[len(named) :] if key not in given]
+    if len(named) > len(keys) or (missing and not any(w.startswith("-") for w in rest)):
+        raise BenchError(usage)
+    placed = [
+        f"methods=[{word}]" if key == "methods" else f"{key}={_quoted(word)}"
+        for key, word in zip(keys, named, strict=False)
+    ]
+    return [*placed, *rest]
+
+
+def _export(words: list[str]) -> int:
+    parser = _parser("export", "Write a run as one parquet and one JSON file for other tools (docs/schema.md).")
+    parser.add_argument("run_dir", metavar="RUN_DIR", type=Path, help="a run directory, as results/runs/NAME")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="where to; without it the run directory")
+    parser.epilog = "Example: python -m bench export results/runs/portraits --out portraits"
+    arguments = parser.parse_args(words)
+    from bench.report.export import write_export
+    from bench.run.store import RunDir
+
+    for path in write_export(RunDir(arguments.run_dir), arguments.out):
+        print(path)
+    return 0
+
+
 def _write_results(directory: RunDir, paper: bool) -> str:
-    """Write tables and figures of a run directory; return the table for the console."""
+    """Write tables, figures and the report of a run directory; return the table for the console."""
     from bench.paper.tables import write_paper
     from bench.report.calibration import write_calibration
     from bench.report.figures import sample_grids
+    from bench.report.html.page import REPORT, write_report
     from bench.report.plots import write_plots
+    from bench.report.scores import write_scores
     from bench.report.tables import write_tables
     from bench.report.truth import write_truth
 
@@ -231,11 +432,14 @@ def _write_results(directory: RunDir, paper: bool) -> str:
             sentence = f"{half} images have rows of one kind alone, which the same run computes again"
             print(f"bench: {cell.folder}: {sentence}; they are left out.", file=sys.stderr)
     table = write_tables(directory)
-    write_calibration(directory, write_truth(directory))
+    rows = write_truth(directory)
+    write_calibration(directory, rows)
+    write_scores(directory, rows)
     if paper:
         write_paper(directory)
     sample_grids(directory)
     write_plots(directory)
+    write_report([directory], directory.path / REPORT)
     return table
 
 
@@ -255,6 +459,19 @@ def _list(kind: str) -> Callable[[list[str]], int]:
     return command
 
 
+def _data(words: list[str]) -> int:
+    if words[:1] != ["get"]:
+        return _list("data")(words)
+    text = "Download a dataset. Example: python -m bench data get ffhq256"
+    parser = argparse.ArgumentParser(prog="python -m bench data get", description=text)
+    parser.add_argument("name", help="goes on where an earlier attempt ended")
+    name = parser.parse_args(words[1:]).name
+    from bench.data import datasets
+
+    print(datasets.get(name).download())
+    return 0
+
+
 def _weights(words: list[str]) -> int:
     text = "List the known checkpoints, download one, or take a file. Example: python -m bench weights get lpips_vgg"
     parser = _parser("weights", text)
@@ -265,12 +482,12 @@ def _weights(words: list[str]) -> int:
     adding.add_argument("name")
     adding.add_argument("file", type=Path)
     arguments = parser.parse_args(words)
-    from bench import listing, weights
+    from bench import download, listing, weights
 
     if arguments.action == "get":
-        print(weights.get(weights.find(arguments.name)))
+        print(download.get(weights.find(arguments.name)))
     elif arguments.action == "add":
-        print(weights.add(weights.find(arguments.name), arguments.file))
+        print(download.add(weights.find(arguments.name), arguments.file))
     else:
         print(listing.weights_table())
     return 0
@@ -288,22 +505,30 @@ def _parser(command: str, description: str) -> argparse.ArgumentParser:
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "run": _run,
+    "sample": _sample,
     "check": _check,
+    "tune": _tune,
     "train": _train,
     "figure": _figure,
     "reproduce": _reproduce,
     "tables": _tables,
+    "report": _report,
+    "measure": _measure,
+    "compare": _compare,
+    "export": _export,
     "methods": _list("methods"),
     "metrics": _list("metrics"),
-    "data": _list("data"),
+    "data": _data,
     "operators": _list("operators"),
     "weights": _weights,
     "new": _new,
 }
 CHOICES = {"train": "recipe=vdvae", "figure": "study=uk"}
 """What a command needs before its settings can be completed."""
+PLACES = ("sample", "measure", "compare")
+"""Commands whose settings come after names or paths."""
 RECIPE_FOR_METHOD = re.compile(r"^method=")
-HYDRA_COMMANDS = ("run", "check", "train", "figure", "reproduce")
+HYDRA_COMMANDS = ("run", "sample", "check", "tune", "train", "figure", "reproduce", "measure", "compare")
 
 
 def _composed(config_name: str, words: list[str], task: Callable[[DictConfig], int]) -> int:
@@ -325,6 +550,15 @@ def _complete(words: list[str]) -> int:
         return 0
     if typed:
         rest = [RECIPE_FOR_METHOD.sub("recipe=", w) if command == "train" else w for w in typed[1:]]
+        if command in PLACES:  # hydra knows nothing of paths and names
+            open_word = "" if line.endswith(" ") else rest[-1]
+            before = rest if line.endswith(" ") else rest[:-1]
+            if command == "sample" and "=" not in open_word and not any("=" not in w for w in before):
+                from bench.help import options
+
+                print(" ".join(name for name in options("methods") if name.startswith(open_word)))
+                return 0
+            rest = [*(w for w in before if "=" in w), *([open_word] if open_word else [])]
         choice = CHOICES.get(command, "")  # hydra completes nothing where a choice is still to be made
         if choice and not any(w.startswith(choice.partition("=")[0]) for w in rest[:-1]):
             rest = [choice, *rest]

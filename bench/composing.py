@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 CONFIGS = "pkg://configs"
-GROUPS = ("methods", "dataset", "operator", "protocol", "study", "recipe", "compute", "network")
+GROUPS = ("methods", "dataset", "operator", "protocol", "study", "recipe", "compute", "network", "prior", "launch")
 """Folders of configs/ whose options are chosen by name."""
 WITH_VALUE = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p",
               "--experimental-rerun")  # fmt: skip

@@ -8,8 +8,9 @@ library, so that help and completion are quick.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -17,6 +18,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from bench.errors import BenchError, near_matches
 from bench.files import digest
+from bench.launch.settings import LaunchConfig, check_launch
 from bench.metrics import PERCEPTUAL
 from bench.registry import plugin_config_dirs
 from bench.settings import Settings, as_text, setting, validate
@@ -27,20 +29,13 @@ if TYPE_CHECKING:
 
 UNNAMED = (
     "device", "batch", "timing", "apd_images", "paper", "figure_images", "save_samples", "save_budget", "stale",
-    "resample", "metrics", "statistics",
+    "resample", "metrics", "statistics", "launch",
 )  # fmt: skip
 """Keys that change no row, and so not the name of the default run directory either."""
+LABEL = r"[A-Za-z0-9][A-Za-z0-9_.+-]*"
 LONGEST = 100
 """Letters of a name of rows, which is a part of a folder's name."""
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
-
-
-@dataclass(frozen=True)
-class Shard:
-    """Part `index` (0 to ``count - 1``) of a run's images."""
-
-    index: int
-    count: int
 
 
 @dataclass(frozen=True)
@@ -52,20 +47,12 @@ class MethodConfig:
     parameters: Mapping[str, Any]
 
 
-def parse_shard(value: Any) -> Shard | None:
-    """Part I of N from "I/N"; None for all."""
-    if value is None or isinstance(value, Shard):
-        return value
-    left, _, right = str(value).partition("/")
-    if not (left.isdecimal() and right.isdecimal() and int(left) < int(right)):
-        raise ValueError("a part, as 0/8, 1/8 ... 7/8 of eight")
-    return Shard(int(left), int(right))
-
-
 def parse_images(value: Any) -> Any:
     """First image and the one after the last, None for all that follow, from "A:B"; None for all."""
     if value is None or isinstance(value, tuple):
         return value
+    if isinstance(value, list) and len(value) == 2:  # as a record has it
+        return tuple(value)
     match = re.fullmatch(r"(\d+):(\d*)", str(value))
     first, end = (int(match[1]), int(match[2]) if match[2] else None) if match else (0, 0)
     if end is not None and first >= end:
@@ -124,10 +111,10 @@ Out = Annotated[
 class TimingConfig(Settings):
     """How wall time is measured; see :mod:`bench.run.timing`."""
 
-    warmup: int = setting(1, ge=0, help="calls that are not counted")
-    repeats: int = setting(5, ge=1, help="timed calls at batch 1")
+    warmup: int = setting(1, ge=1, help="calls of each method that are not counted")
+    repeats: int = setting(7, ge=1, help="timed calls at batch 1, of all methods in turns; more while `budget` allows")
     budget: float = setting(
-        20.0, gt=0, help="seconds after which no further repeat or larger batch is begun, for each cell"
+        20.0, gt=0, help="seconds after which no more than `repeats` and no larger batch are begun, for each cell"
     )
     max_batch: int = setting(64, ge=1, help="largest batch that is tried for the throughput")
 
@@ -150,9 +137,6 @@ class RunConfig(Settings):
     variants: Annotated[
         Mapping[str, Mapping[str, Any]] | None, WithJsonSchema({"text": "LABEL to METHOD and settings"})
     ] = setting(None, help="more rows, as {dps20: {method: dps, steps: 20}}: configs/methods/METHOD.yaml with changes")
-    shard: Annotated[Shard | None, BeforeValidator(parse_shard), WithJsonSchema({"text": "I/N or null"})] = setting(
-        None, help="measure part I (0 to N-1) of the images, beside other parts; without it the command finishes"
-    )
     seed: int = setting(0, ge=0, help="of all randomness")
     device: str = setting("auto", help="auto, cpu, cuda, cuda:1, ...")
     out: Out = setting(None, help="run directory; null for results/runs/DATASET-HASH, where the same command goes on")
@@ -180,11 +164,12 @@ class RunConfig(Settings):
     )
     metrics: Names = setting(
         ["psnr", "ssim", "perceptual", "brisque", "lr_psnr", "apd_mse", "apd_perceptual", "diversity_perceptual",
-         "seconds", "throughput"],
+         "seconds", "noise_seconds", "throughput"],
         help="as python -m bench metrics lists them; `perceptual` stands for the distance above",
     )  # fmt: skip
     statistics: bool = setting(True, help="compute statistics with a known right value (truth.csv; docs/truth.md)")
     timing: TimingConfig = TimingConfig()
+    launch: LaunchConfig = LaunchConfig()
 
     @property
     def sigma(self) -> float:
@@ -203,9 +188,7 @@ class RunConfig(Settings):
         """Plain values, as written to ``config.yaml`` of the run directory."""
         return {
             "methods": {m.label: {"method": m.name, **m.parameters} for m in self.methods},
-            **self.model_dump(
-                mode="json", by_alias=True, exclude={"methods", "variants", "shard", "out", "perceptual"}
-            ),
+            **self.model_dump(mode="json", by_alias=True, exclude={"methods", "variants", "out", "perceptual"}),
         }
 
 
@@ -216,6 +199,78 @@ class FigureConfig(Settings):
     seed: int = setting(0, ge=0, help="of all randomness")
     device: str = setting("auto", help="auto, cpu, cuda, cuda:1, ...")
     out: Out = setting(None, help="path without suffix; null for results/figures/NAME")
+
+
+class GridConfig(Settings):
+    """What ``python -m bench tune`` compares, beside the settings of the run."""
+
+    grid: Mapping[str, Any] = setting(
+        {}, help="values of the method's settings, as grid.zeta=[0.1,0.25] grid.steps=[20,50]; all combinations are run"
+    )
+    metric: str = setting("perceptual", help="what decides: a name of python -m bench metrics, or a statistic's")
+
+
+@dataclass(frozen=True)
+class TuneConfig:
+    """A grid of settings of one method.
+
+    Attributes:
+        run: measures all of them, one row of methods each.
+        method: name of the method's configuration.
+        grid: the settings of each row by its label, dotted names to values, in the order of the grid.
+        metric: what decides.
+
+    """
+
+    run: RunConfig
+    method: str
+    grid: Mapping[str, Mapping[str, Any]]
+    metric: str
+
+
+Place = Annotated[Path, Field(strict=False), BeforeValidator(as_text), WithJsonSchema({"text": "path"})]
+"""Something that is there."""
+
+
+class MeasureConfig(Settings):
+    """What ``python -m bench measure`` does."""
+
+    run: Place
+    metrics: Names | None = setting(
+        None, help="to be added, as python -m bench metrics lists them; null for those of the run"
+    )
+    perceptual: Annotated[str, AfterValidator(check_perceptual)] = setting(
+        "auto", help="what `perceptual` stands for; auto takes that of the run"
+    )
+    statistics: bool = setting(True, help="also compute the statistics that are not there yet (docs/truth.md)")
+    device: str = setting("auto", help="auto, cpu, cuda, cuda:1, ...")
+
+
+class CompareConfig(Settings):
+    """What ``python -m bench compare`` does."""
+
+    first: Place
+    second: Place
+    metrics: Names | None = setting(None, help="some of those that both runs have; null for all")
+    tolerance: Annotated[
+        Mapping[str, Annotated[float, Field(ge=0)]] | None, WithJsonSchema({"text": "METRIC to number"})
+    ] = setting(
+        None,
+        help="how much worse the mean of a metric may be, in the units of tables, as {psnr: 0.1, seconds: 0.5}; others "
+        "by one unit of the last digit that tables print, times by anything",
+    )
+
+
+def read_measure(cfg: DictConfig) -> MeasureConfig:
+    """Check hydra's configuration and make it typed; BenchError names the key that is wrong."""
+    config: MeasureConfig = validate(MeasureConfig, plain(cfg))
+    return config.model_copy(update={"device": resolve_device(config.device)})
+
+
+def read_compare(cfg: DictConfig) -> CompareConfig:
+    """Check hydra's configuration and make it typed; BenchError names the key that is wrong."""
+    config: CompareConfig = validate(CompareConfig, plain(cfg))
+    return config
 
 
 def read_config(cfg: DictConfig) -> RunConfig:
@@ -242,8 +297,72 @@ def run_config(raw: Mapping[str, Any]) -> RunConfig:
     if tau is None:
         tau = datasets.facts(str(raw["dataset"]["name"])).default_tau
     config: RunConfig = validate(RunConfig, {**raw, "methods": methods, "tau": tau})
-    config = config.model_copy(update={"device": resolve_device(config.device)})
+    check_launch(config.launch)
+    device, launch = resolve_device(config.device), config.launch
+    if launch.gpus is None:
+        launch = launch.model_copy(update={"gpus": int(device.startswith("cuda"))})
+    config = config.model_copy(update={"device": device, "launch": launch})
     return config.model_copy(update={"out": config.directory})
+
+
+def read_tune(cfg: DictConfig) -> TuneConfig:
+    """Check hydra's configuration of a grid and make it typed.
+
+    The dataset's split becomes "val", where it has splits.
+
+    Raises:
+        BenchError: as `read_config`; no grid, more than one method, or a dataset without validation images.
+
+    """
+    from bench.data.splits import with_split
+
+    raw = plain(cfg)
+    own: GridConfig = validate(GridConfig, {key: raw.pop(key) for key in GridConfig.model_fields})
+    if raw.get("variants") or len(raw["methods"]) != 1:
+        raise BenchError("tune takes one method, without variants: python -m bench tune method=NAME grid.KEY=[...].")
+    ((name, base),) = raw["methods"].items()
+    rows = _combinations(own.grid)
+    many = len(as_list(raw["tau"])) > 1 if raw.get("tau") is not None else False
+    if len(rows) < 2 and not many:
+        raise BenchError(f"There is nothing to choose from: add values, as grid.steps=[20,50] of a setting of {name}.")
+    methods = {label: {"method": name, **merge(_group(base, name), _nested(row))} for label, row in rows.items()}
+    dataset = with_split(raw["dataset"], "val")
+    config = run_config({**raw, "methods": methods, "dataset": dataset})
+    if raw.get("out") is None:  # a wider grid goes on in the same place
+        kept = {k: v for k, v in config.record().items() if k not in (*UNNAMED, "methods", "tau")}
+        out = Path("results/tune") / f"{name}-{digest([kept, base])[:8]}"
+        config = config.model_copy(update={"out": out})
+    return TuneConfig(config, str(name), rows, own.metric)
+
+
+def _combinations(grid: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """All combinations of a grid's values, by label; the last setting changes fastest."""
+    values = {key: as_list(value) for key, value in _dotted(grid)}
+    found = {}
+    for chosen in product(*values.values()):
+        row = dict(zip(values, chosen, strict=True))
+        label = "_".join(f"{key}-{value}" for key, value in row.items()) or "as-given"
+        if not re.fullmatch(LABEL, label) or len(label) > LONGEST:
+            label = f"grid-{digest(row)[:12]}"
+        found[label] = row
+    return found
+
+
+def _dotted(group: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in group.items():
+        if isinstance(value, Mapping):
+            yield from _dotted(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _nested(row: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in row.items():
+        for part in reversed(key.split(".")):
+            value = {part: value}
+        found = merge(found, value)
+    return found
 
 
 EXAMPLES = {"dataset": "synthfaces", "operator": "bicubic"}
@@ -361,7 +480,7 @@ def check_label(label: str) -> str:
         raise BenchError(
             f"'{label[:20]}...' cannot be the name of rows: it has {len(label)} letters, use {LONGEST} at most."
         )
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+-]*", label):
+    if not re.fullmatch(LABEL, label):
         raise BenchError(f"'{label}' cannot be the name of rows: use letters, digits and - _ . + only.")
     return label
 

@@ -53,6 +53,11 @@ class UnusableSamples(UserWarning):
 warnings.simplefilter("always", UnusableSamples, append=True)  # every time, unless whoever calls has said otherwise
 
 
+def cost_text(evaluations: int, backward_passes: int | None) -> str:
+    """Network evaluations per sample and gradients through it, for reading: "100", "100 + 100 backward"."""
+    return f"{evaluations}" + (f" + {backward_passes} backward" if backward_passes else "")
+
+
 @dataclass(frozen=True)
 class Facts:
     """What a method declares about itself. It must be a literal, so that it can be read without importing the module.
@@ -66,6 +71,7 @@ class Facts:
         deterministic: whether all samples of one image are equal by design.
         needs_posterior: whether it needs the exact posterior that some datasets offer.
         evaluations: network evaluations per sample (0 for none).
+        backward_passes: gradients through the network per sample; each costs about as much as one or two evaluations.
         citation: paper and code.
         weights_licence: licence of the weights it loads by default, "none" where there are none.
         version: to be raised whenever the same settings and weights give other samples: rows of another version are
@@ -81,6 +87,7 @@ class Facts:
     deterministic: bool = False
     needs_posterior: bool = False
     evaluations: int = 1
+    backward_passes: int = 0
     citation: str = ""
     weights_licence: str = "none"
     version: int = 1
@@ -301,6 +308,11 @@ class Method(ABC):
     def evaluations(self) -> int:
         """Network evaluations per sample with this configuration."""
         return self.facts.evaluations
+
+    @property
+    def backward_passes(self) -> int:
+        """Gradients through the network per sample with this configuration."""
+        return self.facts.backward_passes
 
     def files(self) -> Mapping[str, Path]:
         """Files that `load` read, by their role: results depend on their content."""

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.config import PLUGINS, FigureConfig, RunConfig
+from bench.config import PLUGINS, CompareConfig, FigureConfig, GridConfig, MeasureConfig, RunConfig
 from bench.paper.config import ReproduceConfig
 from bench.registry import plugin_config_dirs
+from bench.sample.config import SampleConfig
 from bench.settings import Settings, describe
 from bench.training.config import TrainConfig
 
@@ -31,7 +32,7 @@ class Help:
     defaults: tuple[str, ...] = ()
 
 
-RUN_GROUPS = ("methods", "dataset", "operator")
+RUN_GROUPS = ("methods", "dataset", "operator", "launch")
 COMMANDS = {
     "run": Help(
         """\
@@ -44,10 +45,26 @@ Examples:
   python -m bench run methods=[bicubic] operator=average operator.sigma=0.05
   python -m bench run methods=[bicubic] 'variants={dps20: {method: dps, steps: 20}, dps100: {method: dps}}'
   python -m bench run --multirun methods=[bicubic] seed=0,1,2
+  python -m bench run methods=[bicubic,dps] launch.workers=8 launch.gpus=1 launch.cpus=4
 """,
         RUN_GROUPS,
         (RunConfig,),
         ("methods=[bicubic]", "dataset=synthfaces", "operator=bicubic"),
+    ),
+    "sample": Help(
+        """\
+Usage: python -m bench sample METHOD IMAGE_OR_FOLDER [--degrade] [KEY=VALUE ...]     sample one's own images
+
+Images are low-resolution ones; with --degrade (degrade=true) they are high-resolution ones, which are observed first.
+
+Examples:
+  python -m bench sample cvdvae face16.png n=8 tau=0.8
+  python -m bench sample dps faces scale=8 methods.dps.steps=50 out=results/samples/faces
+  python -m bench sample bicubic photo.jpg scale=4 --degrade fit=crop
+""",
+        ("methods", "operator"),
+        (SampleConfig,),
+        ("operator=bicubic",),
     ),
     "check": Help(
         """\
@@ -61,14 +78,30 @@ Examples:
         (RunConfig,),
         ("scale=4", "limit=2", "dataset=synthfaces", "operator=bicubic"),
     ),
+    "tune": Help(
+        """\
+Usage: python -m bench tune method=NAME grid.KEY=[...] [KEY=VALUE ...]     choose settings on validation images
+
+All combinations of the values are run on the first images of the dataset's val split, a table and a plot are written,
+and the best is printed as settings. The same command goes on where it was stopped, with more values too.
+
+Examples:
+  python -m bench tune method=diffpir grid.zeta=[0.1,0.25,0.5] grid.regularisation=[0.5,1,2] operator.sigma=0.05
+  python -m bench tune method=dps grid.guidance=[2,4,6,8] metric=psnr limit=4
+  python -m bench tune method=cvdvae tau=[0.6,0.8,1] metric=crps n=5
+""",
+        RUN_GROUPS,
+        (GridConfig, RunConfig),
+        ("scale=4", "n=2", "limit=8", "dataset=synthfaces", "operator=bicubic"),
+    ),
     "reproduce": Help(
         """\
 Usage: python -m bench reproduce PART [KEY=VALUE ...]
 
-PART is paper (all), table1, table2, figure1, figure3, figure4, figure5, figure6 or plots.
+PART is paper (all), table1, table2, appendix, figure1, figure3, figure4, figure5, figure6 or plots.
 
 Examples:
-  python -m bench reproduce paper dataset.path=ffhq-256.npy methods.cvdvae_ffhq256.low_weights.x8=low_x8.safetensors
+  python -m bench reproduce paper methods.cvdvae_ffhq256.low_weights.x8=low_x8.safetensors
   python -m bench reproduce paper dataset=synthfaces limit=48
   python -m bench reproduce table1 dataset=portraits256 plan=true
 """,
@@ -85,11 +118,35 @@ NAME is one of the recipes, which change the settings below: configs/recipe/.
 Examples:
   python -m bench train method=vdvae dataset=shipped budget=2h
   python -m bench train method=cvdvae scale=8 dataset=shipped method.network.prior_weights=prior.safetensors
-  torchrun --nproc-per-node=4 -m bench train method=vdvae dataset=ffhq256 dataset.path=ffhq-256.npy budget=48h*4
+  torchrun --nproc-per-node=4 -m bench train method=vdvae dataset=ffhq256 budget=48h*4
 """,
         ("recipe", "dataset"),
         (TrainConfig,),
         ("dataset=synthfaces",),
+    ),
+    "measure": Help(
+        """\
+Usage: python -m bench measure RUN_DIR [KEY=VALUE ...]     add metrics to a run, from its stored samples
+
+Examples:
+  python -m bench measure results/runs/portraits metrics=[lpips_vgg,stlpips_alex]
+  python -m bench measure results/runs/portraits statistics=false metrics=[ssim]
+""",
+        (),
+        (MeasureConfig,),
+    ),
+    "compare": Help(
+        """\
+Usage: python -m bench compare RUN_DIR RUN_DIR [KEY=VALUE ...]     compare the second run with the first, image by image
+
+The exit code is 1 where a figure of the second run is worse than its tolerance allows.
+
+Examples:
+  python -m bench compare results/runs/before results/runs/after
+  python -m bench compare results/runs/before results/runs/after 'tolerance={psnr: 0.1, seconds: 0.5}'
+""",
+        (),
+        (CompareConfig,),
     ),
     "figure": Help(
         """\
@@ -108,16 +165,16 @@ Examples:
 def help_text(command: str) -> str:
     """What ``python -m bench COMMAND --help`` prints."""
     about = COMMANDS[command]
-    lines = [about.usage, "Groups (group=option):"]
+    lines = [about.usage, *(["Groups (group=option):"] if about.groups else [])]
     for group in about.groups:
         name = {"recipe": "method"}.get(group, group)
         lines.append(_wrapped(f"  {name}", ", ".join(options(group))))
     networks = [f"{group}@KEY" for group in sorted(networks_and_compute())]
-    if command != "check":
+    if about.groups and command != "check":
         lines.append(_wrapped("  shapes", f"{', '.join(networks)}, as network/unet@methods.dps.unet=ffhq256"))
     if about.defaults:
         lines.append(f"\nBy default: {' '.join(about.defaults)}")
-    lines.append("\nSettings (key=value, with their defaults):")
+    lines.append(("\n" if about.groups else "") + "Settings (key=value, with their defaults):")
     rows = [row for settings in about.settings for row in describe(settings)]
     width = min(max(len(key) for key, _, _ in rows), 26)
     lines += [_row(key, kind, text, width) for key, kind, text in rows]
@@ -132,7 +189,7 @@ def options(group: str) -> list[str]:
 def networks_and_compute() -> set[str]:
     """Groups that are put somewhere else than under their own name."""
     found = {f"network/{p.name}" for folder in config_folders() for p in (folder / "network").glob("*") if p.is_dir()}
-    return found | {"compute"}
+    return found | {"compute", "prior"}
 
 
 def config_folders() -> Iterator[Path]:

@@ -18,11 +18,12 @@ Cell = str | int | None
 
 def methods_table() -> str:
     """What can be run, and for which operators."""
-    from bench.contract import Facts, methods
+    from bench.contract import Facts, cost_text, methods
 
     def row(name: str, f: Facts) -> list[Cell]:
         tau = "yes" if f.uses_tau else "no"
-        return [name, f.title, f.ability, tau, f.evaluations, f.version, f.weights_licence, f.citation]
+        cost = cost_text(f.evaluations, f.backward_passes)
+        return [name, f.title, f.ability, tau, cost, f.version, f.weights_licence, f.citation]
 
     heads = ["name", "title", "what it does", "tau", "evaluations", "version", "weights' licence", "citation"]
     return _table(heads, _rows(methods, row), {"citation": 60, "weights' licence": 30})
@@ -65,11 +66,12 @@ def operators_table() -> str:
 def weights_table() -> str:
     """Known checkpoints and whether they are here, and the weights that come with this project."""
     from bench import weights
+    from bench.download import state
 
     rows: list[list[Cell]] = []
     for c in weights.CHECKPOINTS:
         size = f"{c.path.stat().st_size / 1e6:.0f}" if c.path.is_file() else ""
-        rows.append([c.name, weights.state(c), size, "get" if c.url else "add", c.file, c.used_by, c.licence, c.page])
+        rows.append([c.name, state(c), size, "get" if c.url else "add", c.file, c.used_by, c.licence, c.page])
     for path in _shipped():
         owner = path.parent.parent.name
         rows.append(

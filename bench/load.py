@@ -108,9 +108,18 @@ class LoadedMethod:
 
         """
         _check_images(y)
-        if self.method.size is None and (self._prepared is None or self._prepared.low_size != tuple(y.shape[-2:])):
-            self._prepare(self._operator((y.shape[-2] * self._scale, y.shape[-1] * self._scale)))
-        return self.method.sample(y.to(self.device), n, tau, noise)
+        return self.prepared(y.shape[-2], y.shape[-1]).sample(y.to(self.device), n, tau, noise)
+
+    def prepared(self, height: int, width: int) -> Method:
+        """The method, prepared for observations of this size where its network does not fix another.
+
+        Raises:
+            BenchError: missing or mismatching weights, or a size that it cannot do.
+
+        """
+        if self.method.size is None and (self._prepared is None or self._prepared.low_size != (height, width)):
+            self._prepare(self._operator((height * self._scale, width * self._scale)))
+        return self.method
 
     def _operator(self, size: tuple[int, int]) -> Operator:
         return make_operator(self._config, self._scale, size)

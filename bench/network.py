@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from bench.contract import Noise
     from bench.operators import Operator
 
 UNITS = (0.0, 1.0)
@@ -121,6 +123,28 @@ class NetworkMethod(Method):
     def pieces(self, count: int) -> Iterator[slice]:
         """Slices of `rows` rows that cover `count`."""
         return pieces(count, self.rows)
+
+    def by_rows(self, noise: Noise, sample: Callable[[slice, Callable[[], Tensor]], Tensor]) -> Tensor:
+        """Sample some rows at a time, in the precision asked for.
+
+        Args:
+            noise: of all B * n rows.
+            sample: (rows, normal) -> [R, ...], of some rows; `normal()` draws standard normal [R, 3, H, W], a stream of
+                its own for each row.
+
+        Returns:
+            all rows, [B * n, ...].
+
+        """
+        import torch
+
+        with self.autocast():
+            return torch.cat(
+                [
+                    sample(part, partial(noise.normal, 3, *self.operator.size, rows=part))
+                    for part in self.pieces(len(noise.streams))
+                ]
+            )
 
     def finish(self, x: Tensor, y: Tensor) -> Tensor:
         """Samples [B * n, 3, H, W] or [B, n, 3, H, W] as float32 images in range, consistent with y if asked."""

@@ -1,67 +1,55 @@
-"""Known checkpoints: where they come from, whether they are on this machine, and how they get there.
+"""Known checkpoints: where they come from, whether they are on this machine, and how a network takes them.
 
 Files are kept in the folder ``weights`` of the cache (:func:`bench.files.cache_dir`), those of LPIPS' backbones where
-torchvision looks for them. Downloads go on where an earlier attempt ended, which ``torch.hub`` does not do: they are
-written here by hand for that alone. A file whose hash nobody has published is pinned when it first arrives: its sha256
-is noted and every later use is held against it.
+torchvision looks for them; :mod:`bench.download` brings them there.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
-import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from urllib.error import HTTPError, URLError
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from bench.download import PINS, KnownFile, verify
 from bench.errors import BenchError, near_matches
-from bench.files import cache_dir, disk_errors, replacing, sha256, write_atomic
+from bench.files import cache_dir
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-CHUNK = 1 << 20
-PINS = "pins.json"
 VDVAE = "https://openaipublic.blob.core.windows.net/very-deep-vaes-assets/vdvae-assets/"
+HCFLOW = "https://github.com/JingyunLiang/HCFlow/releases/download/v0.0/"
+GUIDED = "https://openaipublic.blob.core.windows.net/diffusion/jul-2021/"
 TORCHVISION = "https://download.pytorch.org/models/"
 
 
 @dataclass(frozen=True)
-class Checkpoint:
-    """One file.
+class Checkpoint(KnownFile):
+    """A file of weights; methods find it by its file name.
 
     Attributes:
-        name: what it is called here.
-        file: its file name; methods find it by that.
-        used_by: method or metric, and setting.
-        page: where it is described.
-        licence: of the weights.
-        url: where it can be downloaded; None where a person must (Google Drive).
-        size: bytes, where known.
-        sha256: the published hash or its beginning, where known.
         hub: whether it belongs into torch's cache.
 
     """
 
-    name: str
-    file: str
-    used_by: str
-    page: str
-    licence: str
-    url: str | None = None
-    size: int | None = None
-    sha256: str | None = None
     hub: bool = False
 
     @property
-    def path(self) -> Path:
-        """Where it is kept."""
-        folder = folder_of_torch() if self.hub else folder_of_weights()
-        return folder / self.file
+    def folder(self) -> Path:
+        """The cache's, or torch's."""
+        return folder_of_torch() if self.hub else folder_of_weights()
+
+    @property
+    def pins(self) -> Path:
+        """One list for all."""
+        return folder_of_weights() / PINS
+
+    @property
+    def by_hand(self) -> str:
+        """The command that takes a file."""
+        return f"python -m bench weights add {self.name} FILE"
 
 
 CHECKPOINTS = (
@@ -74,12 +62,20 @@ CHECKPOINTS = (
         "github:DPS2022/diffusion-posterior-sampling (README, Google Drive)", "not stated",
     ),
     Checkpoint(
-        "sr3_16_128", "I640000_E37_gen.pth", "x8 at 128 pixels (a network of its own shape)",
-        "github:Janspiry/Image-Super-Resolution-via-Iterative-Refinement (README, Google Drive)", "Apache-2.0",
+        "adm_imagenet256", "256x256_diffusion_uncond.pt", "methods.*_imagenet256.weights",
+        "github:openai/guided-diffusion (README)", "MIT", url=GUIDED + "256x256_diffusion_uncond.pt",
     ),
     Checkpoint(
-        "hcflow_celeba_x8", "SR_CelebA_X8_HCFlow.pth", "methods.hcflow_ffhq256.weights.x8",
-        "github:JingyunLiang/HCFlow (releases)", "Apache-2.0",
+        "sr3_16_128", "I640000_E37_gen.pth", "methods.sr3_128.weights.x8",
+        "github:Janspiry/Image-Super-Resolution-via-Iterative-Refinement (README, Google Drive)", "Apache-2.0",
+    ),
+    *(
+        Checkpoint(
+            f"hcflow_{name}{kind}", f"SR_{file}_HCFlow{sign}.pth", f"methods.hcflow_ffhq256.weights.{scale}",
+            "github:JingyunLiang/HCFlow (release v0.0)", "Apache-2.0", url=f"{HCFLOW}SR_{file}_HCFlow{sign}.pth",
+        )
+        for name, file, scale in (("celeba_x8", "CelebA_X8", "x8"), ("df2k_x4", "DF2K_X4", "x4"))
+        for kind, sign in (("", ""), ("_plus", "+"), ("_plusplus", "++"))
     ),
     Checkpoint(
         "lpips_alex", "alexnet-owt-7be5be79.pth", "metric lpips_alex", "torchvision", "BSD-3-Clause",
@@ -138,148 +134,6 @@ def by_file(file: str) -> Checkpoint | None:
     return next((c for c in CHECKPOINTS if c.file == file), None)
 
 
-def state(checkpoint: Checkpoint) -> str:
-    """Say "here", "missing", or what part of it has been downloaded."""
-    if checkpoint.path.is_file():
-        return "here"
-    part = _part(checkpoint)
-    return f"{part.stat().st_size / 1e6:.0f} MB of it" if part.is_file() else "missing"
-
-
-def verify(checkpoint: Checkpoint, path: Path) -> None:
-    """Hold a file against the published hash, or the one that it had when it first arrived; pin it if there is none.
-
-    Raises:
-        BenchError: it is not that file.
-
-    """
-    own = path not in (checkpoint.path, _part(checkpoint))
-    mend = f"give the file {checkpoint.file} of {checkpoint.page}" if own else "delete it and fetch it again"
-    found = sha256(path)
-    pins = _pins()
-    expected = checkpoint.sha256 or pins.get(checkpoint.file)
-    if expected is not None and not found.startswith(expected):
-        replaced = f", or remove its line in {folder_of_weights() / PINS} if its publisher has replaced it"
-        raise BenchError(
-            f"{path} is not {checkpoint.name}: its sha256 is {found[:16]}..., expected {expected[:16]}...; {mend}"
-            f"{replaced if checkpoint.sha256 is None else ''}."
-        )
-    if size := checkpoint.size:
-        actual = path.stat().st_size
-        if actual != size:
-            raise BenchError(f"{path} has {actual} bytes, {checkpoint.name} has {size}: {mend}.")
-    if expected is None:
-        write_atomic(folder_of_weights() / PINS, json.dumps({**pins, checkpoint.file: found}, indent=1))
-
-
-def get(checkpoint: Checkpoint) -> Path:
-    """Download a checkpoint, going on where an earlier attempt ended, and verify it.
-
-    Raises:
-        BenchError: no network, no address, or a wrong hash.
-
-    """
-    from filelock import FileLock
-
-    target = checkpoint.path
-    with disk_errors(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{target}.lock"):  # several processes may ask for it at once
-            if not target.is_file():
-                if checkpoint.url is None:
-                    raise BenchError(
-                        f"{checkpoint.name} cannot be downloaded without a person: get {checkpoint.file} from "
-                        f"{checkpoint.page}, then python -m bench weights add {checkpoint.name} FILE."
-                    )
-                part = _part(checkpoint)
-                _download(checkpoint, part)
-                try:
-                    verify(checkpoint, part)
-                except BenchError:
-                    part.unlink()
-                    raise
-                part.replace(target)
-            else:
-                verify(checkpoint, target)
-    return target
-
-
-def add(checkpoint: Checkpoint, source: Path) -> Path:
-    """Take a local file for a checkpoint.
-
-    Raises:
-        BenchError: the file is not there or is not that checkpoint.
-
-    """
-    if not source.is_file():
-        raise BenchError(f"{source} does not exist: give the file of {checkpoint.name}.")
-    verify(checkpoint, source)
-    with replacing(checkpoint.path) as temporary:
-        shutil.copyfile(source, temporary)
-    return checkpoint.path
-
-
-def remote_size(checkpoint: Checkpoint) -> int | None:
-    """Bytes of a file that can be downloaded; None where its server does not answer or does not say."""
-    if checkpoint.size or checkpoint.url is None:
-        return checkpoint.size
-    try:
-        with urllib.request.urlopen(urllib.request.Request(checkpoint.url, method="HEAD"), timeout=10) as answer:
-            return int(answer.headers.get("Content-Length", 0)) or None
-    except (URLError, TimeoutError, ConnectionError, ValueError):
-        return None
-
-
-def _part(checkpoint: Checkpoint) -> Path:
-    return checkpoint.path.with_name(checkpoint.file + ".part")
-
-
-def _pins() -> dict[str, str]:
-    path = folder_of_weights() / PINS
-    if not path.is_file():
-        return {}
-    try:
-        pins: dict[str, str] = json.loads(path.read_text())
-    except ValueError as error:
-        raise BenchError(f"{path} is damaged ({error}): delete it, and files are pinned anew.") from error
-    return pins
-
-
-def _download(checkpoint: Checkpoint, part: Path) -> None:
-    from tqdm import tqdm
-
-    assert checkpoint.url is not None
-    begun = part.stat().st_size if part.is_file() else 0
-    request = urllib.request.Request(checkpoint.url, headers={"Range": f"bytes={begun}-"} if begun else {})
-    try:
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            if begun and answer.status != 206:  # the server begins anew
-                begun = 0
-            total = begun + int(answer.headers.get("Content-Length", 0))
-            with (
-                part.open("ab" if begun else "wb") as file,
-                tqdm(total=total or None, initial=begun, unit="B", unit_scale=True, desc=checkpoint.name) as bar,
-            ):
-                while data := answer.read(CHUNK):
-                    file.write(data)
-                    bar.update(len(data))
-        if total and part.stat().st_size < total:
-            raise URLError(f"the connection ended after {part.stat().st_size} of {total} bytes")
-    except HTTPError as error:
-        if error.code == 416:  # all of it had arrived
-            return
-        raise _unreachable(checkpoint, error) from error
-    except (URLError, TimeoutError, ConnectionError) as error:
-        raise _unreachable(checkpoint, error) from error
-
-
-def _unreachable(checkpoint: Checkpoint, error: Exception) -> BenchError:
-    return BenchError(
-        f"{checkpoint.name} could not be downloaded from {checkpoint.url} ({error}): check the network and repeat the "
-        f"command, which goes on where it ended, or python -m bench weights add {checkpoint.name} FILE."
-    )
-
-
 def find_weights(name: str | Path, shipped: Path) -> Path:
     """Return a path as it is; a bare file name that is not here is looked for in `shipped` and among known checkpoints.
 
@@ -314,7 +168,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
     if not path.is_file():
         known = by_file(path.name)
-        how = f"python -m bench weights get {known.name}" if known else "give the path of a checkpoint"
+        how = "give the path of a checkpoint"
+        if known:
+            by_hand = f"get the file from {known.page}, then {known.by_hand}"
+            how = f"python -m bench weights get {known.name}" if known.url else by_hand
         raise BenchError(f"The weights {path} do not exist: {how}.")
     try:
         if path.suffix == ".safetensors":
@@ -330,6 +187,54 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     return state
 
 
+class Seen(NamedTuple):
+    """What a file tells of a setting.
+
+    Attributes:
+        setting: its name, as ``unet.blocks``.
+        file: what the file has.
+        ours: what the settings give.
+        what: of what the setting gives, where it is not the setting itself: "number of blocks".
+
+    """
+
+    setting: str
+    file: Any
+    ours: Any
+    what: str = ""
+
+
+def compare_settings(path: Path, seen: Iterable[Seen]) -> None:
+    """Hold what a file tells of its network against the settings, before names and shapes are.
+
+    Args:
+        path: the file.
+        seen: in the order in which they are to be mended; a KeyError on the way (a name that the file lacks) ends it,
+            since :func:`load_weights` says what is missing.
+
+    Raises:
+        BenchError: they differ; the sentence gives the setting to change.
+
+    """
+    try:
+        for setting, file, ours, what in seen:
+            if file == ours:
+                continue
+            mend = f"change {setting}" if what else f"give {setting}={_as_typed(file)}"
+            subject = f"the {what} of {setting}" if what else setting
+            both = f"{subject} is {_as_typed(ours)}, the file's {_as_typed(file)}"
+            raise BenchError(f"{path} does not fit the network: {both}; {mend}.")
+    except KeyError:
+        return
+
+
+def _as_typed(value: Any) -> str:
+    """A setting as it is written on the command line."""
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(_as_typed, value))}]"
+    return f"{value:.9g}" if isinstance(value, float) else str(value)
+
+
 def load_weights(
     module: nn.Module,
     name: str | Path,
@@ -337,6 +242,7 @@ def load_weights(
     shipped: Path,
     rename: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict,
     part: Callable[[str], bool] = lambda name: True,
+    seen: Callable[[Mapping[str, Tensor]], Iterable[Seen]] = lambda state: (),
 ) -> Path:
     """Read a file of weights into a module.
 
@@ -347,17 +253,20 @@ def load_weights(
         rename: translates the file's names, of whatever format it is, into the module's; what it leaves out counts as
             known.
         part: chooses, by name, what is to be loaded; the file may hold the rest too.
+        seen: reads settings off the file's names and tensors (before `rename`); see :func:`compare_settings`.
 
     Returns:
         the file.
 
     Raises:
-        BenchError: missing, truncated, or names or shapes that do not fit; the sentence names the first. A name that
-            the module does not have is an error: weights of another shape would lose it silently.
+        BenchError: missing, truncated, of other settings, or names or shapes that do not fit; the sentence names the
+            first. A name that the module does not have is an error: weights of another shape would lose it silently.
 
     """
     path = find_weights(name, shipped)
-    state = rename(read_tensors(path))
+    content = read_tensors(path)
+    compare_settings(path, seen(content))
+    state = rename(content)
     known = module.state_dict()
     wanted = {n: p for n, p in known.items() if part(n)}
     if missing := sorted(set(wanted) - set(state)):

@@ -34,6 +34,7 @@ class Dps(DiffusionSampler):
         title="DPS",
         uses_tau=False,
         evaluations=1000,
+        backward_passes=1000,
         citation="Chung et al., ICLR 2023 (github:DPS2022/diffusion-posterior-sampling)",
         weights_licence="MIT (shipped); not stated (ffhq_10m)",
     )

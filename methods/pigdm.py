@@ -33,6 +33,7 @@ class Pigdm(DiffusionSampler):
         title="PiGDM",
         uses_tau=False,
         evaluations=100,
+        backward_passes=100,
         citation="Song et al., ICLR 2023 (github:NVlabs/RED-diff)",
         weights_licence="MIT (shipped)",
     )

@@ -1,6 +1,6 @@
 """Run the published DPS code beside ours, with the same random weights and the same noise.
 
-    python -m scripts.compare_dps CHECKOUT [--size full] [--steps 50] [--repeats 3]
+    python -m scripts.compare_dps CHECKOUT [--size full|imagenet] [--steps 50] [--repeats 3]
 
 CHECKOUT is one of github:DPS2022/diffusion-posterior-sampling. Prints the largest relative error of the U-Net's output
 and of a whole guided trajectory with our operator, float32, and the seconds per step of both.
@@ -27,7 +27,14 @@ from methods.diffusion.unet import PriorNetwork, UnetConfig
 from methods.dps import Dps
 from scripts.side_by_side import add_device, compare_speed, error, use_device
 
-SMALL = UnetConfig(size=32, channels=32, multipliers=(1, 2, 2), blocks=1, attention=(16,), head_channels=16)
+SIZES = {
+    "small": UnetConfig(size=32, channels=32, multipliers=(1, 2, 2), blocks=1, attention=(16,), head_channels=16),
+    # the published networks of FFHQ, and of ImageNet with an eighth of its channels and a quarter of its side
+    "full": UnetConfig(),
+    "imagenet": UnetConfig(
+        size=64, channels=32, multipliers=(1, 1, 2, 2, 4, 4), blocks=2, attention=(8, 4, 2), head_channels=8
+    ),
+}
 
 
 def fill(module: nn.Module) -> None:
@@ -45,7 +52,7 @@ def main() -> None:
     """Print the comparison."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkout", type=Path)
-    parser.add_argument("--size", choices=("small", "full"), default="small")
+    parser.add_argument("--size", choices=SIZES, default="small")
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--repeats", type=int, default=1, help="runs of each loop, in turn; the fastest counts")
     parser.add_argument("--channels-last", action="store_true", help="our network in this memory format")
@@ -61,10 +68,11 @@ def main() -> None:
     from guided_diffusion.gaussian_diffusion import create_sampler  # type: ignore[import-not-found]
     from guided_diffusion.unet import create_model  # type: ignore[import-not-found]
 
-    config = UnetConfig() if arguments.size == "full" else SMALL
+    config = SIZES[arguments.size]
     theirs = create_model(
         image_size=config.size, num_channels=config.channels, num_res_blocks=config.blocks,
-        channel_mult=",".join(map(str, config.multipliers)), learn_sigma=True, attention_resolutions=16,
+        channel_mult=",".join(map(str, config.multipliers)), learn_sigma=True,
+        attention_resolutions=",".join(map(str, config.attention)),
         num_heads=4, num_head_channels=config.head_channels, use_scale_shift_norm=True, resblock_updown=True,
     )  # fmt: skip
     fill(theirs)

@@ -1,6 +1,6 @@
 """Run the public SR3 code beside ours, with the same random weights and the same noise.
 
-    python -m scripts.compare_sr3 CHECKOUT [--size full] [--steps 2000] [--repeats 3]
+    python -m scripts.compare_sr3 CHECKOUT [--size public128|full] [--steps 2000] [--repeats 3]
 
 CHECKOUT is one of github:Janspiry/Image-Super-Resolution-via-Iterative-Refinement. Prints the largest relative error of
 the network's output and of a whole trajectory, float32, and the seconds per step of both.
@@ -10,23 +10,28 @@ from __future__ import annotations
 
 import argparse
 import sys
+from itertools import chain
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from methods.sr3.sampler import BETAS, TRAIN_STEPS, sample, sampling_levels
+from methods.sr3.sampler import BETAS, TRAIN_STEPS, moves_of, sample
 from methods.sr3.unet import Sr3Config, Sr3Unet
 from scripts.side_by_side import add_device, compare_speed, error, use_device
 
-SMALL = Sr3Config(size=32, channels=32, multipliers=(1, 2, 4), blocks=2, attention=(16,), groups=16)
+SIZES = {
+    "small": Sr3Config(size=32, channels=32, multipliers=(1, 2, 4), blocks=2, attention=(16,), groups=16),
+    "public128": Sr3Config(size=128, multipliers=(1, 2, 4, 8, 8), blocks=2, attention=(16,), groups=32),
+    "full": Sr3Config(),
+}
 
 
 def main() -> None:
     """Print the comparison."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkout", type=Path)
-    parser.add_argument("--size", choices=("small", "full"), default="small")
+    parser.add_argument("--size", choices=tuple(SIZES), default="small")
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--repeats", type=int, default=1, help="runs of each loop, in turn; the fastest counts")
     add_device(parser)
@@ -36,7 +41,7 @@ def main() -> None:
     from model.sr3_modules.diffusion import GaussianDiffusion  # type: ignore[import-not-found]
     from model.sr3_modules.unet import UNet  # type: ignore[import-not-found]
 
-    config = Sr3Config() if arguments.size == "full" else SMALL
+    config = SIZES[arguments.size]
     torch.manual_seed(0)
     theirs = UNet(
         inner_channel=config.channels, norm_groups=config.groups, channel_mults=config.multipliers,
@@ -53,7 +58,7 @@ def main() -> None:
     diffusion = GaussianDiffusion(theirs, config.size)
     schedule = {"schedule": "linear", "n_timestep": 2000, "linear_start": BETAS[0], "linear_end": BETAS[1]}
     diffusion.set_new_noise_schedule(schedule, torch.device(arguments.device))
-    levels = sampling_levels(TRAIN_STEPS)[: arguments.steps + 1]  # the first steps, where there is no time for all
+    moves = moves_of(TRAIN_STEPS)[: arguments.steps]  # the first steps, where there is no time for all
     noise = torch.Generator(arguments.device)
     real = torch.randn_like
 
@@ -70,7 +75,8 @@ def main() -> None:
 
     def mine() -> Tensor:
         generator = torch.Generator(arguments.device).manual_seed(3)
-        return sample(ours, levels, condition[:1], x[:1].clone(), [generator])
+        draws = chain([x[:1]], (torch.randn(x[:1].shape, generator=generator) for _ in moves))
+        return sample(ours, moves, condition[:1], lambda: next(draws))
 
     print(f"trajectory of {arguments.steps} steps, {arguments.size}, per step at batch 1")
     print(compare_speed(reference, mine, arguments.repeats, arguments.steps))

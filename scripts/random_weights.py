@@ -32,6 +32,7 @@ def write_weights(folder: Path) -> list[str]:
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
     cfg = plain(compose("run", [f"methods=[{','.join(LABELS)}]"]))["methods"]
+    low = plain(compose(None, ["+network/vdvae_low=ffhq256"]))["network"]["vdvae_low"]  # with the k of training
     words = []
 
     def write(name: str, setting: str, module: nn.Module) -> None:
@@ -41,7 +42,7 @@ def write_weights(folder: Path) -> list[str]:
 
     for scale in ("x4", "x8"):
         c = cfg["cvdvae_ffhq256"]
-        model = Vdvae(VdvaeConfig(**c["prior"]), LowResolutionConfig(**c["low"][scale]))
+        model = Vdvae(VdvaeConfig(**c["prior"]), LowResolutionConfig(**low[scale]))
         fill(model)  # PyTorch's initialisation overflows at this depth
         write(f"cvdvae_{scale}", f"cvdvae_ffhq256.low_weights.{scale}", model)
         write(
@@ -73,7 +74,7 @@ def main() -> None:
         words += ["methods.dps_ffhq256.compute.compile=default"]
     words = [
         "run", f"methods=[bicubic,{','.join(LABELS)}]", "scale=[4,8]", "dataset=synthfaces", "dataset.size=256",
-        "limit=1", "n=1", "metrics=[seconds,throughput]", f"out={out}", *words,
+        "limit=1", "n=1", "metrics=[seconds,noise_seconds,throughput]", f"out={out}", *words,
     ]  # fmt: skip
     print("python -m bench", *words)
     if arguments.run:

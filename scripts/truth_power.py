@@ -1,17 +1,21 @@
-"""Which statistics reject which sampler, on images whose posterior is known: the power table of docs/truth.md.
+"""Which statistics reject which sampler, on images whose posterior is known: the tables of docs/truth.md.
 
     python -m scripts.truth_power --images 200 --n 5 32
+    python -m scripts.truth_power --images 200 --n 5 --moved
 
 prints, per statistic and sampler, the value and its distance from the right value in half-widths of the 95% interval
 (or over its bound). Samplers are made from the exact posterior: its samples, those with half and twice the spread
 around the posterior mean, with brighter pixels (`BIAS`), at a temperature of 0.8, rounded to 8 bits, clipped
 to [0, 1], of the prior, and the posterior mean.
+
+With ``--moved``: by how much rounding, clipping and projecting exact samples moves each statistic, alone and where the
+truth is rounded or clipped as well, as it is in photographs.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -38,42 +42,66 @@ SAMPLERS = (
     "rounded",
     "clipped",
 )
-KNOWN = ("oracle", "given", "posterior_mean")
-"""What does not depend on the sampler."""
 
 
-def samplers(posterior: Posterior, mean: Tensor, y: Tensor, noise: Noise) -> Iterator[tuple[str, Tensor]]:
-    """Names and samples [1, n, 3, H, W] given one observation [1, 3, h, w] and its posterior mean [3, H, W]."""
+Made = Iterator[tuple[str, Tensor, Tensor]]
+"""Names, samples [1, n, 3, H, W] and the truth [1, 3, H, W] that they are held against."""
+
+
+def samplers(posterior: Posterior, hr: Tensor, y: Tensor, noise: Noise) -> Made:
+    """Of one image [1, 3, H, W] and its observation [1, 3, h, w]: samples that are right, and wrong in known ways."""
+    x, mean = posterior.sample(y, noise).float(), posterior.given(y[0]).mean.float()
+    yield "oracle", x, hr
+    yield "half spread", mean + 0.5 * (x - mean), hr
+    yield "twice spread", mean + 2 * (x - mean), hr
+    yield "biased", x + BIAS, hr
+    yield "prior", posterior.mixture.sample(noise).float(), hr
+    yield "posterior mean", mean[None, None], hr
+    yield "tau 0.8", mean + 0.8 * (x - mean), hr
+    yield "rounded", rounded(x), hr
+    yield "clipped", x.clamp(0, 1), hr
+
+
+def rounded(x: Tensor) -> Tensor:
+    """To 8-bit levels, without clipping."""
+    return (x * 255).round() / 255
+
+
+def processed(posterior: Posterior, hr: Tensor, y: Tensor, noise: Noise) -> Made:
+    """As `samplers`: exact samples as a run or a method may change them, and the truth as it is or changed alike."""
     x = posterior.sample(y, noise).float()
-    yield "oracle", x
-    yield "half spread", mean + 0.5 * (x - mean)
-    yield "twice spread", mean + 2 * (x - mean)
-    yield "biased", x + BIAS
-    yield "prior", posterior.mixture.sample(noise).float()
-    yield "posterior mean", mean[None, None]
-    yield "tau 0.8", mean + 0.8 * (x - mean)
-    yield "rounded", (x * 255).round() / 255
-    yield "clipped", x.clamp(0, 1)
+    yield "oracle", x, hr
+    yield "rounded", rounded(x), hr
+    yield "clipped", x.clamp(0, 1), hr
+    yield "rounded, truth too", rounded(x), rounded(hr)
+    yield "clipped, truth too", x.clamp(0, 1), hr.clamp(0, 1)
+    operator = posterior.operator
+    yield "projected", operator.project(x.double(), y[:, None].double()).float(), hr
 
 
-def measure(images: int, n: int, scale: int = 4, sigma: float = 0.05, size: int = 32) -> dict[str, dict[str, Estimate]]:
+def measure(
+    images: int,
+    n: int,
+    scale: int = 4,
+    sigma: float = 0.05,
+    size: int = 32,
+    make: Callable[[Posterior, Tensor, Tensor, Noise], Made] = samplers,
+    leave_out: tuple[str, ...] = (),
+) -> dict[str, dict[str, Estimate]]:
     """Estimates by sampler and statistic on the first images of gaussians."""
     dataset = Gaussians(size=size)
     operator = make_operator({"name": "bicubic", "sigma": sigma}, scale, size, range=dataset.range)
     exact, posterior = operator.to("cpu", torch.float64), Posterior(dataset.mixture, operator)
-    loaded = load_statistics(posterior=True)
-    figures: dict[str, dict[str, list[np.ndarray]]] = {s: {name: [] for name in loaded} for s in SAMPLERS}
+    loaded = {name: s for name, s in load_statistics(posterior=True).items() if name not in leave_out}
+    figures: dict[str, dict[str, list[np.ndarray]]] = {}
     for index in range(images):
         hr, y = observe(dataset, index, exact, 0)
         noise = Noise(0, [dataset.ids[index]], range(n))
-        mean = posterior.given(y).mean.float()
-        known: dict[str, object] = {}
-        for name, x in samplers(posterior, mean, y[None], noise):
-            shared = dict(known)
-            e = Evaluation(hr[None], y[None], x, operator, x.shape[1] == 1, posterior=posterior, n=n, _shared=shared)
+        for name, x, truth in make(posterior, hr[None], y[None], noise):
+            e = Evaluation(truth, y[None], x, operator, x.shape[1] == 1, posterior=posterior, n=n)
+            of_sampler = figures.setdefault(name, {statistic: [] for statistic in loaded})
             for statistic, compute in loaded.items():
-                figures[name][statistic].append(compute(e).double().numpy())
-            known = {k: shared[k] for k in KNOWN}
+                of_sampler[statistic].append(compute(e).double().numpy())
     return {
         name: {
             s: loaded[s].estimate(np.concatenate(rows), Conditions(n, sigma, name == "posterior mean"))
@@ -81,6 +109,21 @@ def measure(images: int, n: int, scale: int = 4, sigma: float = 0.05, size: int 
         }
         for name, found in figures.items()
     }
+
+
+def moved(images: int, n: int, sigma: float) -> dict[str, dict[str, float]]:
+    """What `processed` samples move: by process and statistic, the value minus that of exact samples."""
+    found = measure(images, n, sigma=sigma, make=processed, leave_out=("c2st",))
+    exact = found.pop("oracle")
+    return {name: {s: e.value - exact[s].value for s, e in of.items()} for name, of in found.items()}
+
+
+def moved_table(found: dict[str, dict[str, float]]) -> str:
+    """Markdown: a line per statistic, a column per process."""
+    lines = ["| | " + " | ".join(found) + " |", "|---" * (len(found) + 1) + "|"]
+    for name in next(iter(found.values())):
+        lines.append(f"| `{name}` | " + " | ".join(f"{of[name]:+.4f}" for of in found.values()) + " |")
+    return "\n".join(lines)
 
 
 def table(found: dict[str, dict[str, Estimate]]) -> str:
@@ -109,10 +152,14 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--n", type=int, nargs="+", default=[5, 32])
     parser.add_argument("--sigma", type=float, default=0.05)
+    parser.add_argument("--moved", action="store_true")
     arguments = parser.parse_args()
     for n in arguments.n:
         print(f"\n{arguments.images} images, n={n}, sigma {arguments.sigma:g}\n")
-        print(table(measure(arguments.images, n, sigma=arguments.sigma)))
+        if arguments.moved:
+            print(moved_table(moved(arguments.images, n, arguments.sigma)))
+        else:
+            print(table(measure(arguments.images, n, sigma=arguments.sigma)))
 
 
 if __name__ == "__main__":

@@ -112,7 +112,7 @@ def test_images(tmp_path: Path) -> None:
 
 
 def test_cluster(tmp_path: Path) -> None:
-    assert "Part 1 of 2 is done." in play("cluster", tmp_path)
+    play("cluster", tmp_path)
     assert pd.read_csv(tmp_path / "results/runs/shared/table.csv")["n_images"].tolist() == [6, 6]
     assert (tmp_path / "results/runs/seed1/table.csv").is_file()
 
@@ -122,3 +122,26 @@ def test_training(tmp_path: Path) -> None:
     play("training", tmp_path)
     assert (tmp_path / "results/training/mine/weights.safetensors").is_file()
     assert pd.read_csv(tmp_path / "results/runs/mine/table.csv")["method"].tolist() == ["bicubic", "sr3"]
+
+
+def test_first_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import nbformat
+    from nbclient import NotebookClient
+
+    book = nbformat.read(TUTORIALS / "first_steps.ipynb", as_version=4)
+    nbformat.validate(book)
+    assert not any(cell.get("outputs") for cell in book.cells)  # kept without: they are made anew
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    NotebookClient(book, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}).execute()
+    table = pd.read_csv(tmp_path / "first_run/table.csv").set_index("method")
+    assert table.loc["cvdvae", "apd_mse_e4"] > table.loc["bicubic", "apd_mse_e4"] == 0
+    right = pd.read_csv(tmp_path / "known/truth.csv").set_index("method")
+    for name in ("apd_ratio_mse", "coverage90", "lr_residual", "mmse_gap"):  # what the notebook shows and says
+        assert abs(right.loc["oracle", f"{name}_distance"]) < 2, name
+        if name not in ("apd_ratio_mse", "coverage90"):  # the prior has the spread of the truth, not its place
+            assert abs(right.loc["prior_only", f"{name}_distance"]) > 3, name
+    said = "".join(o.get("text", "") for c in book.cells for o in c.get("outputs", []) if o.get("name") == "stdout")
+    a, mean = map(float, re.search(r"a sample: ([\d.]+) dB, their mean: ([\d.]+) dB", said).groups())
+    assert mean > a

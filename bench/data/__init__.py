@@ -72,6 +72,16 @@ class Dataset(ABC):
     def __len__(self) -> int:
         return len(self.ids)
 
+    @classmethod
+    def download(cls) -> Path:
+        """Bring the files to where the dataset finds them, and return the path; BenchError where it cannot be done."""
+        raise BenchError(f"{cls.facts.title} is not downloaded by a command: {cls.facts.how_to_get}.")
+
+    @classmethod
+    def offer(cls) -> str | None:
+        """One line on how :meth:`download` gets what is missing, and its size; None where there is nothing to get."""
+        return None
+
     @abstractmethod
     def load(self, index: int) -> np.ndarray:
         """Return image `index` [size, size, 3], uint8, or float32 without a range; ImageError if it cannot be used."""

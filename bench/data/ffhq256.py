@@ -11,19 +11,55 @@ from PIL import Image
 
 from bench.data import DataFacts, Dataset, check_split, register_dataset
 from bench.data.images import centre_square, list_images, read_rgb
+from bench.download import KnownFile, describe, get
 from bench.errors import BenchError
-from bench.files import file_identity
+from bench.files import cache_dir, file_identity
 
 COUNT = 70000
 VALIDATION = 7000
 TEST = 1000
 SPLITS = ("train", "val", "test", "dps_held_out")
+HEADER = 128
+"""Bytes that npy files have at most before an array of four dimensions."""
 DPS_HELD_OUT = 1000
 """The first images in the order of the files, on which the prior of DPS was not trained (its issue 4)."""
 HOW_TO_GET = (
-    "ffhq-256.npy: run setup_ffhq256.sh of github:openai/vdvae (13.8 GB), or the images of github:NVlabs/ffhq-dataset "
-    "(thumbnails or 1024 originals) in one folder; then dataset.path=FILE_OR_FOLDER"
+    "python -m bench data get ffhq256 (13.8 GB), or dataset.path=FILE_OR_FOLDER: ffhq-256.npy, or a folder with the "
+    "images of github:NVlabs/ffhq-dataset (thumbnails or 1024 originals)"
 )
+
+
+class _FfhqFile(KnownFile):
+    @property
+    def folder(self) -> Path:
+        return cache_dir() / "ffhq256"
+
+    @property
+    def by_hand(self) -> str:
+        return "give dataset.path=FILE"
+
+    def check(self, path: Path) -> None:
+        array = open_array(path)
+        if (extra := path.stat().st_size - array.nbytes) > HEADER:
+            raise BenchError(f"{path} has {extra} bytes beside its pixels: fetch ffhq-256.npy again.")
+
+
+FILE = _FfhqFile(
+    "ffhq256", "ffhq-256.npy", "dataset=ffhq256", "github:openai/vdvae (setup_ffhq256.sh)", "CC BY-NC-SA 4.0",
+    url="https://openaipublic.blob.core.windows.net/very-deep-vaes-assets/vdvae-assets/ffhq-256.npy",
+)  # fmt: skip
+"""VD-VAE's copy, shrunk as NVAE's. Nobody has published its hash: it is pinned when it first arrives."""
+
+
+def open_array(path: Path) -> np.ndarray:
+    """Memory-map the npy file, uint8 [70000, 256, 256, 3]; BenchError for a file of another length, type or shape."""
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise BenchError(f"{path} is no complete npy file ({error}): fetch ffhq-256.npy again.") from error
+    if array.shape != (COUNT, 256, 256, 3) or array.dtype != np.uint8:
+        raise BenchError(f"{path} holds {array.dtype} {list(array.shape)}, expected uint8 [{COUNT}, 256, 256, 3].")
+    return array
 
 
 def split_indices(split: str) -> np.ndarray:
@@ -43,7 +79,7 @@ def split_indices(split: str) -> np.ndarray:
 
 @register_dataset("ffhq256")
 class Ffhq256(Dataset):
-    """`path` is ``ffhq-256.npy`` (memory-mapped) or a folder that holds the 70000 images.
+    """`path` is ``ffhq-256.npy`` (memory-mapped) or a folder that holds the 70000 images; None for the downloaded file.
 
     Originals of 1024 pixels are shrunk bilinearly with antialiasing, as VD-VAE's own preparation does.
     """
@@ -56,12 +92,13 @@ class Ffhq256(Dataset):
     )
     size = 256
 
-    def __init__(self, path: str, split: str = "test") -> None:
+    def __init__(self, path: str | None = None, split: str = "test") -> None:
         self.indices = split_indices(split)
         self.ids = [f"{i:05d}" for i in self.indices]
-        self.path = Path(path)
+        self.path = FILE.path if path is None else Path(path)
         if not self.path.exists():
-            raise BenchError(f"dataset.path={path} does not exist. To get FFHQ: {HOW_TO_GET}.")
+            missing = "The FFHQ-256 file is not here" if path is None else f"dataset.path={path} does not exist"
+            raise BenchError(f"{missing}. To get FFHQ: {HOW_TO_GET}.")
         if self.path.is_dir():
             self.files = list_images(self.path)
             if len(self.files) != COUNT:
@@ -74,15 +111,17 @@ class Ffhq256(Dataset):
     @cached_property
     def array(self) -> np.ndarray:
         """The memory-mapped file, uint8 [70000, 256, 256, 3]."""
-        try:
-            array = np.load(self.path, mmap_mode="r", allow_pickle=False)
-        except (ValueError, OSError, EOFError) as error:
-            raise BenchError(f"{self.path} is no complete npy file ({error}): fetch ffhq-256.npy again.") from error
-        if array.shape != (COUNT, 256, 256, 3) or array.dtype != np.uint8:
-            raise BenchError(
-                f"{self.path} holds {array.dtype} {list(array.shape)}, expected uint8 [{COUNT}, 256, 256, 3]."
-            )
-        return array
+        return open_array(self.path)
+
+    @classmethod
+    def download(cls) -> Path:
+        """VD-VAE's file, into the cache."""
+        return get(FILE)
+
+    @classmethod
+    def offer(cls) -> str:
+        """The file, its address and its size."""
+        return describe(FILE, "python -m bench data get ffhq256 downloads it from")
 
     def load(self, index: int) -> np.ndarray:
         """Read one image."""

@@ -32,7 +32,7 @@ class Folder(Dataset):
         self.files = list_images(self.folder)
         if not self.files:
             raise BenchError(f"There are no images (png, jpg, webp, bmp, tiff) in {path}.")
-        self.ids = [_printable(p.relative_to(self.folder).as_posix()) for p in self.files]
+        self.ids = [printable(p.relative_to(self.folder).as_posix()) for p in self.files]
 
     def load(self, index: int) -> np.ndarray:
         """Read, crop and shrink one image."""
@@ -43,6 +43,6 @@ class Folder(Dataset):
         return self.identify(indices, [file_identity(self.files[i]) for i in indices])
 
 
-def _printable(name: str) -> str:
+def printable(name: str) -> str:
     r"""Write the bytes of a file's name that are not UTF-8, which no table can hold, as \udcNN."""
     return name.encode("utf-8", "backslashreplace").decode()

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 FILE = Path(__file__).parent / "gaussians64.safetensors"
 SIZES = (32, 64)
-COUNT = 10_000
+COUNT = {"train": 1_000_000, "val": 10_000, "test": 10_000}
 SEED = {"train": 1, "val": 2, "test": 3}
 
 
@@ -62,14 +62,18 @@ class Gaussians(Dataset):
         self.size = size
         self.split = split
         self.mixture: GaussianMixture = load_mixture(size)
-        self.ids = Numbered(split, COUNT)
+        self.ids = Numbered(split, COUNT[split])
 
     def load(self, index: int) -> np.ndarray:
         """Draw one image, float32 [size, size, 3]; most intensities lie in [0, 1]."""
+        return self.load_many([index])[0]
+
+    def load_many(self, indices: Sequence[int]) -> np.ndarray:
+        """Draw several images, float32 [N, size, size, 3]."""
         from bench.contract import Noise
 
-        x = self.mixture.sample(Noise(SEED[self.split], [self.ids[index]], ["image"]))[0, 0]
-        return x.permute(1, 2, 0).float().numpy()
+        x = self.mixture.sample(Noise(SEED[self.split], [self.ids[i] for i in indices], ["image"]))[:, 0]
+        return x.permute(0, 2, 3, 1).float().numpy()
 
     def fingerprint(self, indices: Sequence[int]) -> str:
         """Identify the mixture and the numbers."""

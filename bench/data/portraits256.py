@@ -82,6 +82,12 @@ class Portraits256(Dataset):
             if not self.folder.is_dir():
                 raise BenchError(f"dataset.source={source} is no folder: give a checkout of the portraits' repository.")
 
+    @classmethod
+    def download(cls) -> Path:
+        """Both splits."""
+        cls("train")
+        return cls("test").folder
+
     def _download(self) -> None:
         missing = [r for r in self.rows if not (self.folder / r["source"]).is_file()]
         if not missing:

@@ -20,6 +20,7 @@ class Subset(Dataset):
 
     def __init__(self, whole: Dataset, numbers: np.ndarray) -> None:
         self.whole, self.numbers, self.size = whole, numbers, whole.size
+        self.range, self.mixture = whole.range, whole.mixture
         self.ids = [whole.ids[i] for i in numbers]
 
     def load(self, index: int) -> np.ndarray:

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from bench.posterior import Posterior
 
 Domain = Literal["sample", "pair", "image", "timing"]
-ARROWS = {"higher": "↑", "lower": "↓"}
+Better = Literal["higher", "lower", "neither"]
+ARROWS: dict[Better, str] = {"higher": "↑", "lower": "↓", "neither": ""}
 """The better direction, for reading."""
 
 
@@ -40,7 +41,7 @@ class MetricFacts:
 
     Attributes:
         label: name in tables.
-        better: direction.
+        better: direction; "neither" where a value can be too large and too small: it has no arrow and no rank.
         unit: unit of the value, "" for none.
         domain: what one value belongs to: a sample, a pair of samples of one image, an image's set of samples, or the
             timing of a method. Values are averaged within an image first, then over images.
@@ -58,7 +59,7 @@ class MetricFacts:
     """
 
     label: str
-    better: Literal["higher", "lower"]
+    better: Better
     unit: str
     domain: Domain
     range: str

@@ -9,10 +9,18 @@ from bench.metrics import Evaluation, Metric, MetricFacts, register_metric
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from bench.operators import Operator
+
 
 def psnr(x: Tensor, y: Tensor) -> Tensor:
     """Peak signal-to-noise ratio [M] of images [M, C, H, W] for a peak of 1, as piq computes it, of any intensities."""
     return -10 * ((x - y).square().mean((1, 2, 3)) + 1e-8).log10()
+
+
+def consistency_psnr(low: Tensor, y: Tensor, operator: Operator) -> Tensor:
+    """`psnr` [M] of A x beside y, both [M, C, h, w], over what the operator observes: a hidden pixel is 0 in both."""
+    share = operator.observed / (y.shape[-2] * y.shape[-1])
+    return -10 * ((low - y).square().mean((1, 2, 3)) / share + 1e-8).log10()
 
 
 @register_metric("psnr")
@@ -69,7 +77,7 @@ class LrPsnr(Metric):
         unit="dB",
         domain="sample",
         range="[0, 80]; piq adds 1e-8 to the mean square error",
-        source="as piq.psnr between y and A x",
+        source="as piq.psnr between y and A x, over the pixels that are seen",
         group="Consistency",
         needs_range=False,
         bounds=(None, 80.0),
@@ -80,7 +88,7 @@ class LrPsnr(Metric):
         low = e.operator.forward(e.flat)
         if not e.operator.sigma:  # y has been clipped, and the kernel overshoots
             low = e.operator.clip(low)
-        return e.per_sample(psnr(low, e.y.repeat_interleave(e.samples.shape[1], 0)))
+        return e.per_sample(consistency_psnr(low, e.y.repeat_interleave(e.samples.shape[1], 0), e.operator))
 
 
 @register_metric("lr_psnr_exact")
@@ -104,4 +112,4 @@ class LrPsnrExact(Metric):
         """[B, n] in dB."""
         raw = e.samples if e.raw is None else e.raw
         low = e.operator.forward(raw.flatten(0, 1))
-        return e.per_sample(psnr(low, e.y.repeat_interleave(raw.shape[1], 0)))
+        return e.per_sample(consistency_psnr(low, e.y.repeat_interleave(raw.shape[1], 0), e.operator))

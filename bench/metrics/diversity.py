@@ -16,7 +16,7 @@ class ApdMse(Metric):
 
     facts = MetricFacts(
         label="MSE",
-        better="higher",
+        better="neither",
         unit="intensity^2",
         domain="pair",
         range="[0, 1]",

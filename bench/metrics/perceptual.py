@@ -231,7 +231,7 @@ def _register(name: str) -> None:
             _Apd,
             MetricFacts(
                 TITLES[name],
-                "higher",
+                "neither",
                 "",
                 "pair",
                 ">= 0",

@@ -3,14 +3,15 @@
 Add one in a file of this package (or through the entry point group ``bench.statistics``)::
 
     @register_statistic("mine")
-    class Mine(Statistic):
+    class Mine(MeanStatistic, SampleStatistic):
         facts = StatisticFacts(label="Mine", source="...")
 
         def __call__(self, e: Evaluation) -> Tensor: ...              # [B, K]: kept for each image
         def aggregate(self, means: np.ndarray, c: Conditions) -> np.ndarray: ...    # [..., K] -> [...]
         def right(self, means: np.ndarray, c: Conditions) -> np.ndarray | float: ...
 
-A statistic is a function of the mean over images of K figures per image, so that it need not be a mean itself.
+Most are a function of the mean over images of K figures per image (`MeanStatistic`), so that they need not be a mean
+themselves; the others write `estimate`. The figures are those of `SampleStatistic`, or metrics that the facts name.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
+from bench.errors import BenchError
 from bench.registry import Registry
 
 if TYPE_CHECKING:
@@ -48,6 +50,7 @@ class StatisticFacts:
         metrics: names of two metrics, of a distance to the truth and of the same between pairs of samples, whose means
             over each image's samples and pairs are its figures; empty where it computes its own.
         bound: whether its range for a perfect sampler is [0, bound] (`Estimate`).
+        score: whether less is better even where the right value is not known (proper scores).
 
     """
 
@@ -58,6 +61,7 @@ class StatisticFacts:
     needs: Literal["anything", "random", "posterior"] = "anything"
     metrics: tuple[str, ...] = ()
     bound: bool = False
+    score: bool = False
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,10 @@ class Estimate:
             sampler exceeds in 5% of cases.
         right: what it is for a perfect sampler; NaN where there is no such value.
         distance: value minus right in half-widths of the interval, on the side of `right`, or value / bound. Beyond -1
-            or 1 the right value is ruled out at the level of 95%.
+            or 1 the right value is ruled out at the level of 95%, were this the only statistic.
+        p: probability that a perfect sampler is as far from the right value, two-sided but for a bound; NaN where
+            nothing is known of it.
+        p_joint: p corrected for all statistics that are looked at together, by whoever looks.
 
     """
 
@@ -95,20 +102,31 @@ class Estimate:
     hi: float = nan
     right: float = nan
     distance: float = nan
+    p: float = nan
+    p_joint: float = nan
 
 
 class Statistic(ABC):
-    """Figures of each image's samples, and what the figures of a set of images say."""
+    """What figures of each image's samples say about a sampler."""
 
     facts: ClassVar[StatisticFacts]
     name: ClassVar[str]
 
-    def __call__(self, e: Evaluation) -> Tensor:
-        """Return [B, K] figures of each image, NaN where they are not defined.
+    @abstractmethod
+    def estimate(self, values: np.ndarray, c: Conditions) -> Estimate:
+        """Return the statistic of figures [N, K] of N images; images without figures (NaN) are left out."""
 
-        Not called for a statistic that declares ``metrics``.
-        """
-        raise NotImplementedError
+
+class SampleStatistic(Statistic):
+    """Figures that are computed from samples."""
+
+    @abstractmethod
+    def __call__(self, e: Evaluation) -> Tensor:
+        """Return [B, K] figures of each image, NaN where they are not defined."""
+
+
+class MeanStatistic(Statistic):
+    """A function of the means of the figures over images."""
 
     @abstractmethod
     def aggregate(self, means: np.ndarray, c: Conditions) -> np.ndarray:
@@ -132,13 +150,16 @@ class Statistic(ABC):
         found = self.aggregate(resampled, c)
         lo, hi = np.quantile(found, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
         # a right value that is estimated from the same images varies with the value: what counts is the difference
-        low, high = np.quantile(found - self.right(resampled, c), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+        differences = found - self.right(resampled, c)
+        low, high = np.quantile(differences, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
         difference = value - right
         width = difference - low if difference > 0 else high - difference
         near = abs(difference) < NEAR * max(1, abs(right))
         with np.errstate(divide="ignore"):  # an interval without width: infinite
             distance = 0.0 if near else float(np.divide(difference, max(width, 0.0)))
-        return Estimate(value, float(lo), float(hi), right, distance)
+        beyond = min((differences <= 0).sum(), (differences >= 0).sum())
+        p = nan if np.isnan(difference) else 1.0 if near else min(1.0, 2 * (beyond + 1) / (len(differences) + 1))
+        return Estimate(value, float(lo), float(hi), right, distance, p)
 
 
 def weights(count: int) -> np.ndarray:
@@ -154,11 +175,14 @@ statistics: Registry[Statistic] = Registry(
 register_statistic = statistics.register
 
 
-def load_statistics(posterior: bool) -> dict[str, Statistic]:
+def load_statistics(posterior: bool) -> dict[str, SampleStatistic]:
     """Those that are computed from samples, by name; with `posterior` also those that need the posterior."""
-    found = {}
+    found: dict[str, SampleStatistic] = {}
     for name in statistics.names():
         facts: StatisticFacts = statistics.facts(name)
         if not facts.metrics and (posterior or facts.needs != "posterior"):
-            found[name] = statistics.get(name)()
+            statistic = statistics.get(name)()
+            if not isinstance(statistic, SampleStatistic):
+                raise BenchError(f"The statistic '{name}' names no metrics: derive it from SampleStatistic.")
+            found[name] = statistic
     return found

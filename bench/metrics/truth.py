@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from collections import OrderedDict
+from typing import TYPE_CHECKING, NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from bench.metrics import calibration
-from bench.metrics.statistic import LEVEL, Conditions, Estimate, Statistic, StatisticFacts, register_statistic
+from bench.metrics.statistic import (
+    LEVEL,
+    Conditions,
+    Estimate,
+    MeanStatistic,
+    SampleStatistic,
+    StatisticFacts,
+    register_statistic,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from bench.metrics import Evaluation
-    from bench.posterior import PosteriorGivenY
+    from bench.posterior import Posterior
 
 SIMULATIONS = 500
 """Of a perfect sampler, for the bound of rank errors."""
@@ -21,6 +32,8 @@ PERMUTATIONS = 100
 FOLDS = 5
 ORACLE_SEED = 18
 """Of the oracle's sets, which no method sees."""
+KEPT = 256
+"""Observations whose posterior is kept for the next method."""
 
 
 def _gram(e: Evaluation) -> Tensor:
@@ -42,36 +55,69 @@ def _undefined(e: Evaluation) -> Tensor:
     return e.hr.new_full((len(e.hr), 1), float("nan"))
 
 
-def _oracle(e: Evaluation) -> tuple[Tensor, Tensor]:
-    """Two independent sets of exact samples [B, n, 3, H, W], the same for all methods."""
+class _Known(NamedTuple):
+    """What is known of one image's posterior, whatever the method: it is the costly part of these statistics.
+
+    Attributes:
+        mean: E[x | y], float64 [3, H, W].
+        variance: mean over intensities of Var[x | y].
+        along: mean of the variances along `calibration.null_directions`.
+        sets: two independent sets of exact samples, float32 [2, n, 3, H, W].
+
+    """
+
+    mean: Tensor
+    variance: Tensor
+    along: Tensor
+    sets: Tensor
+
+
+_kept: WeakKeyDictionary[Posterior, OrderedDict[tuple[int, bytes], _Known]] = WeakKeyDictionary()
+
+
+def _compute_known(e: Evaluation, y: Tensor) -> _Known:
+    """For one observation [3, h, w]."""
     from bench.contract import Noise
 
-    def draw() -> tuple[Tensor, Tensor]:
-        n = e.set_size
-        assert e.posterior is not None
-        both = e.posterior.sample(e.y, Noise.of_content(e.y, 2 * n, ORACLE_SEED)).float()
-        return both[:, :n], both[:, n:]
+    assert e.posterior is not None
+    given = e.posterior.given(y)
+    both = e.posterior.sample(y[None], Noise.of_content(y[None], 2 * e.set_size, ORACLE_SEED))[0].float()
+    directions = calibration.null_directions(e.operator).double()
+    return _Known(
+        given.mean, given.variance.mean(), given.variance_along(directions).mean(), both.unflatten(0, (2, -1))
+    )
 
-    found: tuple[Tensor, Tensor] = e.shared("oracle", draw)
+
+def _known(e: Evaluation) -> list[_Known]:
+    """By image; of the last `KEPT` observations of a posterior, so that the methods of a run share them."""
+    assert e.posterior is not None
+    kept = _kept.setdefault(e.posterior, OrderedDict())
+    found = []
+    for y in e.y:
+        key = (e.set_size, y.cpu().numpy().tobytes())
+        found.append(kept.pop(key) if key in kept else _compute_known(e, y))
+        kept[key] = found[-1]
+        if len(kept) > KEPT:
+            kept.popitem(last=False)
     return found
 
 
-def _given(e: Evaluation) -> list[PosteriorGivenY]:
-    posterior = e.posterior
-    assert posterior is not None
-    found: list[PosteriorGivenY] = e.shared("given", lambda: [posterior.given(y) for y in e.y])
-    return found
+def _oracle(e: Evaluation) -> tuple[Tensor, Tensor]:
+    """Two independent sets of exact samples [B, n, 3, H, W], the same for all methods."""
+    import torch
+
+    one, other = torch.stack([k.sets for k in _known(e)], 1)
+    return one, other
 
 
 def _posterior_mean(e: Evaluation) -> Tensor:
     """[B, 3, H, W], float64."""
     import torch
 
-    found: Tensor = e.shared("posterior_mean", lambda: torch.stack([p.mean for p in _given(e)]))
-    return found
+    return torch.stack([k.mean for k in _known(e)])
 
 
-class _ApdRatio(Statistic):
+class _ApdRatio(MeanStatistic):
     """Distance between two samples over that of a sample to the truth, a ratio of means over images."""
 
     def aggregate(self, means: np.ndarray, c: Conditions) -> np.ndarray:
@@ -85,7 +131,7 @@ class _ApdRatio(Statistic):
 
 
 @register_statistic("apd_ratio_mse")
-class ApdRatioMse(_ApdRatio):
+class ApdRatioMse(_ApdRatio, SampleStatistic):
     """Average pairwise distance over distortion."""
 
     facts = StatisticFacts(label="APD / error, MSE", source="E d(x_i, x_j) / E d(x_i, x)", digits=".3f")
@@ -127,7 +173,7 @@ class ApdRatioStlpipsAlex(_ApdRatio):
 
 
 @register_statistic("sample_mean_gain")
-class SampleMeanGain(Statistic):
+class SampleMeanGain(MeanStatistic, SampleStatistic):
     """What is gained in mean square error by averaging the samples."""
 
     facts = StatisticFacts(
@@ -152,7 +198,7 @@ class SampleMeanGain(Statistic):
 
 
 @register_statistic("lr_residual")
-class LrResidual(Statistic):
+class LrResidual(MeanStatistic, SampleStatistic):
     """LR-PSNR of the mean square residual, over all samples and images."""
 
     facts = StatisticFacts(label="LR-PSNR", unit="dB", source="-10 log10 E|y - A x_i|^2 / m")
@@ -175,7 +221,7 @@ class LrResidual(Statistic):
         return float(-20 * np.log10(c.sigma)) if c.sigma else float("nan")
 
 
-class _Score(Statistic):
+class _Score(MeanStatistic, SampleStatistic):
     """A proper score: smallest for the posterior; beside it the oracle's, where the posterior is known."""
 
     def aggregate(self, means: np.ndarray, c: Conditions) -> np.ndarray:
@@ -194,7 +240,10 @@ class Energy(_Score):
     """Energy score."""
 
     facts = StatisticFacts(
-        label="Energy score", unit="levels", source="E|x_i - x| - E|x_i - x_j| / 2, root mean squares, 8-bit levels"
+        label="Energy score",
+        unit="levels",
+        source="E|x_i - x| - E|x_i - x_j| / 2, root mean squares, 8-bit levels",
+        score=True,
     )
 
     def __call__(self, e: Evaluation) -> Tensor:
@@ -214,7 +263,7 @@ class Crps(_Score):
     """Continuous ranked probability score of single intensities."""
 
     facts = StatisticFacts(
-        label="CRPS", unit="levels", source="per intensity: E|x_i - x| - E|x_i - x_j| / 2, 8-bit levels"
+        label="CRPS", unit="levels", source="per intensity: E|x_i - x| - E|x_i - x_j| / 2, 8-bit levels", score=True
     )
 
     def __call__(self, e: Evaluation) -> Tensor:
@@ -231,12 +280,8 @@ class Crps(_Score):
         return _levels(e) * torch.stack([own, oracle], 1)
 
 
-class _RankError(Statistic):
+class _RankError(SampleStatistic):
     """How far ranks of the truth are from uniform; figures are the ranks of all n + 1 members along J numbers."""
-
-    def aggregate(self, means: np.ndarray, c: Conditions) -> np.ndarray:
-        """Not a function of means: see `estimate`."""
-        raise NotImplementedError
 
     def estimate(self, values: np.ndarray, c: Conditions) -> Estimate:
         """Deviation, and the bound that it keeps in 95% of cases if truth and samples can change places."""
@@ -252,7 +297,8 @@ class _RankError(Statistic):
             for _ in range(SIMULATIONS)
         ]
         bound = float(np.quantile(simulated, LEVEL))
-        return Estimate(own, 0.0, bound, 0.0, own / bound if bound else float("nan"))
+        p = (1 + sum(s >= own for s in simulated)) / (1 + SIMULATIONS)
+        return Estimate(own, 0.0, bound, 0.0, own / bound if bound else float("nan"), p)
 
 
 def rank_table(values: np.ndarray) -> np.ndarray:
@@ -312,10 +358,23 @@ class TarpError(_RankError):
         return calibration.ranks(values).flatten(1)
 
 
-class _Coverage(Statistic):
+def covered(histogram: np.ndarray, level: float) -> np.ndarray:
+    """`calibration.coverage` for NumPy, [..., n + 1] to [...]."""
+    size = histogram.shape[-1]
+    edges = np.linspace(0, 1, size + 1).clip((1 - level) / 2, (1 + level) / 2)
+    share: np.ndarray = histogram @ (np.diff(edges) * size)
+    return share
+
+
+@register_statistic("coverage50")
+class Coverage50(MeanStatistic, SampleStatistic):
     """Share of intensities of the truth within the central interval of the samples; figures: histogram of ranks."""
 
-    level: float
+    facts = StatisticFacts(
+        label="Coverage 50%", unit="%", source="central intervals per intensity, corrected for n samples",
+        digits=".1f", needs="random",
+    )  # fmt: skip
+    level = 0.5
 
     def __call__(self, e: Evaluation) -> Tensor:
         """[B, n + 1]."""
@@ -333,38 +392,16 @@ class _Coverage(Statistic):
         return 100 * self.level
 
 
-def covered(histogram: np.ndarray, level: float) -> np.ndarray:
-    """`calibration.coverage` for NumPy, [..., n + 1] to [...]."""
-    size = histogram.shape[-1]
-    edges = np.linspace(0, 1, size + 1).clip((1 - level) / 2, (1 + level) / 2)
-    share: np.ndarray = histogram @ (np.diff(edges) * size)
-    return share
-
-
-@register_statistic("coverage50")
-class Coverage50(_Coverage):
-    """Half of them."""
-
-    facts = StatisticFacts(
-        label="Coverage 50%", unit="%", source="central intervals per intensity, corrected for n samples",
-        digits=".1f", needs="random",
-    )  # fmt: skip
-    level = 0.5
-
-
 @register_statistic("coverage90")
-class Coverage90(_Coverage):
-    """Nine tenths."""
+class Coverage90(Coverage50):
+    """The same for nine tenths of them."""
 
-    facts = StatisticFacts(
-        label="Coverage 90%", unit="%", source="central intervals per intensity, corrected for n samples",
-        digits=".1f", needs="random",
-    )  # fmt: skip
+    facts = StatisticFacts(label="Coverage 90%", unit="%", source="as for half of them", digits=".1f", needs="random")
     level = 0.9
 
 
 @register_statistic("mmse_gap")
-class MmseGap(Statistic):
+class MmseGap(MeanStatistic, SampleStatistic):
     """Square distance of the sampler's mean from the posterior mean, in units of the least mean square error."""
 
     facts = StatisticFacts(
@@ -377,7 +414,7 @@ class MmseGap(Statistic):
 
         if e.samples.shape[1] < 2 and not e.deterministic:
             return _undefined(e)
-        variance = torch.stack([p.variance.mean() for p in _given(e)])
+        variance = torch.stack([k.variance for k in _known(e)])
         return torch.stack([calibration.gap(e.samples, _posterior_mean(e)), variance], 1)
 
     def aggregate(self, means: np.ndarray, c: Conditions) -> np.ndarray:
@@ -391,7 +428,7 @@ class MmseGap(Statistic):
 
 
 @register_statistic("posterior_std_ratio")
-class PosteriorStdRatio(Statistic):
+class PosteriorStdRatio(MeanStatistic, SampleStatistic):
     """Spread of the samples over that of the posterior, along directions that A does not see."""
 
     facts = StatisticFacts(
@@ -407,7 +444,7 @@ class PosteriorStdRatio(Statistic):
         if directions.isnan().any() or (e.samples.shape[1] < 2 and not e.deterministic):
             return _undefined(e)
         own = calibration.variance_along(e.samples, directions).mean(1)
-        exact = torch.stack([p.variance_along(directions.double()).mean() for p in _given(e)])
+        exact = torch.stack([k.along for k in _known(e)])
         return torch.stack([own, exact], 1)
 
     def aggregate(self, means: np.ndarray, c: Conditions) -> np.ndarray:
@@ -421,7 +458,7 @@ class PosteriorStdRatio(Statistic):
 
 
 @register_statistic("sliced_wasserstein")
-class SlicedWasserstein(Statistic):
+class SlicedWasserstein(MeanStatistic, SampleStatistic):
     """Distance of the samples from the oracle's along directions that A does not see, over that of two oracle sets."""
 
     facts = StatisticFacts(
@@ -452,7 +489,7 @@ class SlicedWasserstein(Statistic):
 
 
 @register_statistic("c2st")
-class C2st(Statistic):
+class C2st(SampleStatistic):
     """Accuracy of a classifier that tells a sample from an exact one (scikit-learn: extra `truth`)."""
 
     facts = StatisticFacts(
@@ -471,14 +508,11 @@ class C2st(Statistic):
         both = (e.samples[:, 0], _oracle(e)[0][:, 0])
         return torch.cat([calibration.c2st_features(x, mean, directions, e.operator) for x in both], 1)
 
-    def aggregate(self, means: np.ndarray, c: Conditions) -> np.ndarray:
-        """Not a function of means: see `estimate`."""
-        raise NotImplementedError
-
     def estimate(self, values: np.ndarray, c: Conditions) -> Estimate:
         """Accuracy on images that it was not trained on; bound: 95% of those with labels exchanged within images.
 
-        NaN without scikit-learn, or with fewer images than folds.
+        NaN without scikit-learn, or with fewer images than folds. p is of the normal distribution with the mean and
+        spread of the exchanged: there are too few of them for a small one.
         """
         values = values[~np.isnan(values).any(1)]
         if len(values) < 2 * FOLDS or not has_sklearn():
@@ -492,7 +526,8 @@ class C2st(Statistic):
             exchanged.append(accuracy(np.where(flip[:, None, None], pairs[:, ::-1], pairs)))
         bound = float(np.quantile(exchanged, LEVEL))
         distance = (own - 0.5) / max(bound - 0.5, 1e-9)
-        return Estimate(own, 0.5, bound, 0.5, float(distance))
+        z = (own - float(np.mean(exchanged))) / max(float(np.std(exchanged)), 1e-9)
+        return Estimate(own, 0.5, bound, 0.5, float(distance), math.erfc(z / math.sqrt(2)) / 2)
 
 
 def has_sklearn() -> bool:
@@ -504,15 +539,17 @@ def has_sklearn() -> bool:
 
 def accuracy(pairs: np.ndarray) -> float:
     """Cross-validated accuracy of a logistic regression on [N, 2, F], both of an image in the same fold."""
+    from sklearn import config_context
     from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
 
     fold = np.arange(len(pairs)) % FOLDS
     right = 0.0
-    for k in range(FOLDS):
-        train, test = pairs[fold != k], pairs[fold == k]
-        model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1))
-        model.fit(train.reshape(-1, pairs.shape[2]), np.tile([0, 1], len(train)))
-        right += (model.predict(test.reshape(-1, pairs.shape[2])) == np.tile([0, 1], len(test))).sum()
+    with config_context(assume_finite=True, skip_parameter_validation=True):  # checks take as long as the fit
+        for k in range(FOLDS):
+            train, test = (pairs[rows].reshape(-1, pairs.shape[2]) for rows in (fold != k, fold == k))
+            mean, spread = train.mean(0), train.std(0)
+            spread[spread == 0] = 1
+            model = LogisticRegression(C=0.1, solver="newton-cholesky")
+            model.fit((train - mean) / spread, np.tile([0, 1], len(train) // 2))
+            right += (model.predict((test - mean) / spread) == np.tile([0, 1], len(test) // 2)).sum()
     return float(right / (2 * len(pairs)))

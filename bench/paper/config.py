@@ -14,7 +14,8 @@ from bench.settings import Settings, setting, validate
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-TABLES = ("table1", "table2")
+TABLES = ("table1", "table2", "appendix")
+"""Of the paper, and one that it lacks: statistics with a known right value."""
 PICTURES = ("figure1", "figure3", "figure4", "figure5")
 PARTS = (*TABLES, *PICTURES, "figure6", "plots")
 NOT_COMPUTED = "Figure 2 is a drawing of the network: there is nothing to compute."
@@ -24,6 +25,12 @@ class Table2Config(Settings):
     """The paper's Table 2."""
 
     taus: Taus = setting([0.1, 0.8], alias="tau", help="temperatures of the reference method")
+
+
+class AppendixConfig(Settings):
+    """Statistics with a known right value."""
+
+    taus: Taus = setting([1.0, 0.8], alias="tau", help="temperatures; right values hold at 1")
 
 
 class PicturesConfig(Settings):
@@ -43,6 +50,7 @@ class ReproduceConfig(Settings):
     plan: bool = setting(False, help="only say what is there, what it takes and how long")
     download: bool = setting(True, help="fetch weights that can be fetched")
     table2: Table2Config = Table2Config()
+    appendix: AppendixConfig = AppendixConfig()
     pictures: PicturesConfig = PicturesConfig()
     figure6: Mapping[str, Any]
 
@@ -55,7 +63,7 @@ class Reproduction:
         run: the run that all tables share; its temperatures are those of all parts.
         parts: a selection of `PARTS`.
         reference: label of the method of Table 2 and of Figures 1 and 5.
-        table1_tau, table2_taus, figure5_taus: temperatures.
+        table1_tau, table2_taus, appendix_taus, figure5_taus: temperatures.
         ids, images, samples: the pictures' images (None for the first ones), their number, samples of each.
         study: Figure 6.
         plan_only: whether to stop after the plan.
@@ -68,6 +76,7 @@ class Reproduction:
     reference: str
     table1_tau: float
     table2_taus: tuple[float, ...]
+    appendix_taus: tuple[float, ...]
     figure5_taus: tuple[float, ...]
     ids: tuple[str, ...] | None
     images: int
@@ -90,13 +99,14 @@ def read_reproduction(cfg: DictConfig) -> Reproduction:
     if c.reference not in labels:
         raise BenchError(f"reference={c.reference} is not among the methods {', '.join(labels)}.")
     out = Path(str(raw["out"])) if raw.get("out") else Path("results/reproduce") / str(run.dataset["name"])
-    taus = tuple(dict.fromkeys((*run.taus, *c.table2.taus)))
+    taus = tuple(dict.fromkeys((*run.taus, *c.table2.taus, *c.appendix.taus)))
     return Reproduction(
         run=run.model_copy(update={"taus": taus, "out": out}),
         parts=parts,
         reference=c.reference,
         table1_tau=run.taus[0],
         table2_taus=c.table2.taus,
+        appendix_taus=c.appendix.taus,
         figure5_taus=c.pictures.taus,
         ids=c.pictures.ids,
         images=c.pictures.images,

@@ -29,7 +29,7 @@ from bench.run.evaluate import evaluate, not_applicable
 from bench.run.samples import PNG_BYTES
 from bench.run.selection import dataset_operator, prepared_method, selected_images, short_form
 from bench.run.store import RunDir
-from bench.run.timing import time_once
+from bench.run.timing import MOST_REPEATS, time_once
 
 BYTES_PER_ROW = 400
 
@@ -69,19 +69,6 @@ def _strings(node: object) -> Iterator[str]:
             yield from _strings(value)
 
 
-def describe_checkpoint(checkpoint: weights.Checkpoint) -> str:
-    """One line: what is here, or where it comes from and its size."""
-    state = weights.state(checkpoint)
-    if state == "here":
-        return f"{checkpoint.file}: here"
-    if checkpoint.url is None:
-        how = f"python -m bench weights add {checkpoint.name} FILE"
-        return f"{checkpoint.file}: {state}; get it from {checkpoint.page}, then {how}"
-    size = weights.remote_size(checkpoint)
-    amount = f"{size / 1e6:.0f} MB" if size else "size unknown: its server does not answer"
-    return f"{checkpoint.file}: {state}; to be downloaded from {checkpoint.url} ({amount})"
-
-
 def probe(config: MethodConfig, scale: int, dataset: Dataset, run: RunConfig) -> Probe:
     """Prepare a method and time a sample; an iterative one with few steps, from which all are extrapolated."""
     facts = methods.facts(config.name)
@@ -93,6 +80,8 @@ def probe(config: MethodConfig, scale: int, dataset: Dataset, run: RunConfig) ->
         evaluations = make_method(config).evaluations
         method = prepared_method(run, short_form(config), dataset, scale)
         exact = dataset_operator(run, dataset, scale).to("cpu", torch.float64)
+        if run.launch.elsewhere and run.launch.gpus and device.type == "cpu":  # the GPUs are not here
+            return Probe(config, scale, float("nan"))
         y = observe(dataset, selected_images(run, dataset)[0], exact, run.seed)[1][None].to(device)
         tau = run.taus[0] if facts.uses_tau else None
         seconds = min(time_once(method, y, tau, run.seed) for _ in range(2))
@@ -159,9 +148,10 @@ def estimate(
         samples[e.key] = missing * n
         one = speed[e.key.label, e.key.scale]
         seconds[e.key] = missing * (n * one + metrics[e.key.scale] * (n / run.n))
-        if directory.cell(e.key).timing is None:  # bench.run.timing: it ends with its budget, or with the largest batch
-            calls = run.timing.warmup + run.timing.repeats
-            seconds[e.key] += min(max(run.timing.budget, 2 * one), (calls + 4 * run.timing.max_batch) * one)
+        if directory.cell(e.key).timing is None:  # bench.run.timing: all repeats, then what the budget still allows
+            calls = (run.timing.warmup + run.timing.repeats) * one
+            more = (MOST_REPEATS + 4 * run.timing.max_batch) * one
+            seconds[e.key] += calls + min(max(run.timing.budget - calls, 0.0), more)
         size += samples[e.key] * BYTES_PER_ROW
         kept += samples[e.key] * PNG_BYTES * dataset.size**2
     if run.save_samples == "auto":

@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from bench import weights
+from bench import download, weights
 from bench.contract import methods
-from bench.data import Dataset, make_dataset
+from bench.data import Dataset, datasets, make_dataset
 from bench.errors import BenchError, near_matches
 from bench.machine import device_name
 from bench.metrics import resolve_metrics
 from bench.metrics.perceptual import lpips_weights_missing
 from bench.paper import plan
+from bench.paper.appendix import write_appendix
 from bench.paper.config import PICTURES, TABLES, Reproduction
 from bench.paper.tables import Entry, write_paper_table
 from bench.report.figures import (
@@ -33,10 +34,11 @@ from bench.report.figures import (
     save,
     strips_of_image,
 )
+from bench.report.html.page import REPORT, write_report
 from bench.report.plots import write_plots
 from bench.report.tables import write_tables
 from bench.run.cell import CellKey
-from bench.run.runner import Session, open_run, part_done
+from bench.run.runner import Session, open_run
 from bench.run.samples import read_picture
 from bench.run.store import RunDir
 from bench.run.study import done_rows, make_study, write_study
@@ -65,6 +67,8 @@ def reproduce(r: Reproduction) -> bool:
             print(f"Dataset: {dataset.facts.title}, {len(dataset)} images of {dataset.size} pixels: here.")
         except BenchError as error:
             print(f"Dataset: missing: {error}")
+            if offer := datasets.get(str(r.run.dataset["name"])).offer():
+                print(f"Dataset: {offer}.")
             complete = False
     print(f"Device: {r.run.device} ({device_name(r.run.device)}). Results: {r.run.out}.")
     _get_weights(r)
@@ -80,14 +84,13 @@ def reproduce(r: Reproduction) -> bool:
     sys.stdout.flush()
     if dataset is not None:
         complete &= _run(r, entries, _picture_plans(r, dataset, probes), asked)
-    if r.run.shard is not None:
-        print(f"\n{part_done(r.run.shard)}")
-        return complete and dataset is not None
     if "figure6" in r.parts:
         complete &= _figure6(r)
     if dataset is not None or "figure6" in r.parts:
         folders = {"tables": r.run.out / "paper", "figures": r.run.out / "figures"}
-        print(f"\nWritten: {'; '.join(f'{kind} in {folder}' for kind, folder in folders.items() if folder.is_dir())}.")
+        written = [f"{kind} in {folder}" for kind, folder in folders.items() if folder.is_dir()]
+        written += [f"to look at: {r.run.out / REPORT}"] if (r.run.out / REPORT).is_file() else []
+        print(f"\nWritten: {'; '.join(written)}.")
     return complete
 
 
@@ -102,13 +105,13 @@ def _get_weights(r: Reproduction) -> None:
     if r.run.perceptual in ("lpips_alex", "lpips_vgg") and set(r.parts) & set(TABLES):
         needed.append(weights.find(r.run.perceptual))
     for checkpoint in needed:
-        print(f"Weights: {plan.describe_checkpoint(checkpoint)}.")
+        print(f"Weights: {download.describe(checkpoint)}.")
     if r.plan_only or not r.download:
         return
     for checkpoint in needed:
         if not checkpoint.path.is_file() and checkpoint.url is not None:
             try:
-                weights.get(checkpoint)
+                download.get(checkpoint)
             except BenchError as error:
                 print(f"Left out: {error}")
 
@@ -127,14 +130,17 @@ def _with_perceptual(r: Reproduction) -> Reproduction:
 def _plan(r: Reproduction, dataset: Dataset) -> tuple[list[plan.Probe], dict[str, list[Entry]]]:
     """Measure shortly; print what will be done, left out, and how long it takes."""
     probes = [plan.probe(m, scale, dataset, r.run) for scale in r.run.scales for m in r.run.methods]
-    entries = {name: _entries(r, name, probes) for name in TABLES if name in r.parts or "plots" in r.parts}
+    wanted = [name for name in TABLES if name in r.parts or ("plots" in r.parts and name != "appendix")]
+    entries = {name: _entries(r, name, probes) for name in wanted}
     every = list({e.key: e for lines in entries.values() for e in lines}.values())
     if every:
         names, _ = resolve_metrics(r.run.metrics, r.run.perceptual)
         metrics = {scale: plan.metric_seconds(names, scale, dataset, r.run) for scale in r.run.scales}
         cost = plan.estimate(every, probes, r.run, RunDir(r.run.out), dataset, metrics)
         print("\n" + plan.table(every, probes, cost))
-        print(f"\nTime: about {plan.duration(sum(cost.seconds.values()))}. {plan.check_disk(r.run.out, cost.size)}")
+        workers = r.run.launch.workers or 1
+        whole, shared = sum(cost.seconds.values()), f" with {workers} workers" if workers > 1 else ""
+        print(f"\nTime: about {plan.duration(whole / workers)}{shared}. {plan.check_disk(r.run.out, cost.size)}")
     for p in probes:
         if p.reason:
             print(f"Left out: {p.config.label} x{p.scale}: {p.reason}")
@@ -142,13 +148,15 @@ def _plan(r: Reproduction, dataset: Dataset) -> tuple[list[plan.Probe], dict[str
 
 
 def _entries(r: Reproduction, name: str, probes: Sequence[plan.Probe]) -> list[Entry]:
-    """Lines of a table: all methods at one temperature, or one method at several."""
-    entries = []
+    """Lines of a table: all methods at one temperature or at several, or one method at several."""
+    entries: list[Entry] = []
+    if name == "appendix" and not r.run.statistics:
+        return entries
     for p in probes:
         facts = methods.facts(p.config.name)
         if name == "table2" and p.config.label != r.reference:
             continue
-        taus = r.table2_taus if name == "table2" else (r.table1_tau,)
+        taus = {"table2": r.table2_taus, "appendix": r.appendix_taus}.get(name, (r.table1_tau,))
         for tau in taus if facts.uses_tau else (None,):
             key = CellKey(p.config.label, p.scale, tau)
             entries.append(Entry(key, p.config.name, facts.title, p.reason))
@@ -176,7 +184,7 @@ def _run(
 
     """
     measured = list(dict.fromkeys(e.key for lines in entries.values() for e in lines if e.reason is None))
-    drawn = [] if r.run.shard is not None else [k for p in pictures.values() for _, k, _ in p.rows]
+    drawn = [k for p in pictures.values() for _, k, _ in p.rows]
     keys = list(dict.fromkeys([*measured, *drawn]))
     complete = True
     if keys:
@@ -184,12 +192,13 @@ def _run(
             if asked != r.run.perceptual:
                 session.directory.set_perceptual(asked, r.run.perceptual)
             session.measure(measured)
-            if r.run.shard is None:
-                _write_tables(r, session.directory, entries, bool(measured))
-                complete &= _draw_pictures(r, session, pictures)
+            _write_tables(r, session.directory, entries, bool(measured))
+            complete &= _draw_pictures(r, session, pictures)
             for failure in session.failures:
                 print(f"Failed: {failure['what']}: {failure['image'] or ''} {failure['reason']}")
             complete &= not session.failures
+        if measured:
+            write_report([session.directory], r.run.out / REPORT)
     for name, has_any in (
         *((n, any(e.reason is None for e in lines)) for n, lines in entries.items() if n in r.parts),
         *((n, bool(p.rows)) for n, p in pictures.items()),
@@ -203,7 +212,8 @@ def _write_tables(r: Reproduction, directory: RunDir, entries: Mapping[str, Sequ
     """Write the paper's tables, and the tables and figures of all that was run."""
     for name, lines in entries.items():
         if name in r.parts and any(e.reason is None for e in lines):
-            print(f"\n{name}\n{write_paper_table(directory, name, lines, r.run.out / 'paper', _where(r))}")
+            write = write_appendix if name == "appendix" else write_paper_table
+            print(f"\n{name}\n{write(directory, name, lines, r.run.out / 'paper', _where(r))}")
     if "plots" in r.parts and any_rows:
         write_tables(directory)
         sample_grids(directory)

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bench.metrics.truth import covered, rank_curves, rank_table
-from bench.report.figures import plain_text, save
+from bench.report.figures import COLOURS, plain_text, save
 from bench.report.truth import TruthRow, figures_of
 from bench.run.store import RunDir
 
@@ -65,15 +65,16 @@ def coverages(values: dict[str, np.ndarray]) -> Figure:
 def _curves(
     values: dict[str, np.ndarray], curve: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]], x: str, y: str
 ) -> Figure:
-    figure = Figure(figsize=(4.2, 4.2), layout="constrained")
+    figure = Figure(figsize=(4.2, 4.2 + 0.18 * (len(values) + 1) / 2), layout="constrained")
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color="0.7", linewidth=1, linestyle="--", label="right")
-    for label, figures in values.items():
-        axes.plot(*curve(figures), label=label, linewidth=1.4)
+    for i, (label, figures) in enumerate(values.items()):
+        style = "-" if i < len(COLOURS) // 2 else "-."
+        axes.plot(*curve(figures), label=label, linewidth=1.4, color=COLOURS[i % len(COLOURS)], linestyle=style)
     axes.set_aspect("equal")
     axes.set_xlabel(x)
     axes.set_ylabel(y)
-    axes.legend(frameon=False, fontsize=8)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8)
     return figure
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from bench.errors import BenchError
@@ -23,6 +24,8 @@ TILE = 1.1
 DPI = 150
 SAME_RUN = "the same run makes it again"
 """What brings back a picture of an image."""
+COLOURS = [to_hex(mpl.colormaps["tab20"](i)) for i in (*range(0, 20, 2), *range(1, 20, 2))]
+"""Of lines and points, so many that one figure hardly needs one twice."""
 SPREAD = 0.2
 """Standard deviation, of intensities in [0, 1], at the bright end of the maps."""
 

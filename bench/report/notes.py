@@ -147,12 +147,32 @@ def images_of(config: Mapping[str, Any], rows: Sequence[Row]) -> str:
     return f"{text} APD: the first {apd} of them.".strip() if apd and any(r.n_images > apd for r in rows) else text
 
 
+def times_apart(rows: Sequence[Row], names: Sequence[str]) -> str:
+    """Say which times of one scale were not measured in turns with the others, "" where all were."""
+    if not any(metric_facts(n).domain == "timing" for n in names):
+        return ""
+    apart = []
+    for scale in dict.fromkeys(row.cell.key.scale for row in rows):
+        groups: dict[tuple[str, ...], list[str]] = {}
+        for row in rows:
+            timing = row.cell.timing if row.cell.key.scale == scale else None
+            if timing is not None:
+                together = timing.get("together") or [row.cell.key.folder]
+                groups.setdefault(tuple(together), []).append(row.heading)
+        if len(groups) > 1:
+            apart.append("; ".join(", ".join(headings) for headings in groups.values()))
+    return f"Times were measured apart, not in turns, of: {'. '.join(apart)}." if apart else ""
+
+
 def below_table(rows: Sequence[Row], names: Sequence[str], config: Mapping[str, Any]) -> list[str]:
     """Sentences below a table: its images, what its means leave out, and what cannot be right."""
     limited = "lr_psnr" in names and config.get("quantise", True) and any(r.operator == "bicubic" for r in rows)
+    apart = times_apart(rows, names)
     wrong = [f"{IMPOSSIBLE} {text}" for row in rows for text in impossible(row)]
     return [
-        text for text in (images_of(config, rows), ROUNDING if limited else "", left_out(rows, names), *wrong) if text
+        text
+        for text in (images_of(config, rows), ROUNDING if limited else "", left_out(rows, names), apart, *wrong)
+        if text
     ]
 
 

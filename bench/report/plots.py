@@ -60,7 +60,7 @@ def on_front(points: np.ndarray) -> np.ndarray:
 def pareto(rows: Sequence[Row], names: Sequence[str], frame: pd.DataFrame) -> Figure | None:
     """Perceptual quality against distortion, consistency, diversity and time; None with fewer than two rows.
 
-    A line joins the methods that no other beats in both.
+    A line joins the methods that no other beats in both, where both have a better direction.
     """
     quality = next((n for n in names if metric_facts(n).group == "Distortion" and "lpips" in n), None)
     spread = next((n for n in names if n.startswith("apd_") and "lpips" in n), None)
@@ -78,10 +78,11 @@ def pareto(rows: Sequence[Row], names: Sequence[str], frame: pd.DataFrame) -> Fi
                 x[i], y[i], xerr=_errors(frame, name, i), yerr=_errors(frame, quality, i), label=_label(row),
                 fmt=MARKERS[i % len(MARKERS)], markersize=6, elinewidth=0.8,
             )  # fmt: skip
-        signs = [1 if metric_facts(n).better == "higher" else -1 for n in (name, quality)]
-        front = on_front(np.stack([signs[0] * x, signs[1] * y], 1))
-        order = np.argsort(x[front])
-        axes.plot(x[front][order], y[front][order], color="0.7", linewidth=1, zorder=0)
+        if metric_facts(name).better != "neither":
+            signs = [1 if metric_facts(n).better == "higher" else -1 for n in (name, quality)]
+            front = on_front(np.stack([signs[0] * x, signs[1] * y], 1))
+            order = np.argsort(x[front])
+            axes.plot(x[front][order], y[front][order], color="0.7", linewidth=1, zorder=0)
         if name == "seconds":
             axes.set_xscale("log")
         axes.set_xlabel(column_head(name))

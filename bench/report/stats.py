@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from scipy.stats import DegenerateDataWarning, bootstrap
@@ -25,7 +26,7 @@ TIE = 1e-12
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean with the bounds of its 95% interval (NaN where there are fewer than two values)."""
+    """A mean with the bounds of its 95% interval (NaN for fewer than two values), or a median and a range."""
 
     mean: float
     lo: float
@@ -51,10 +52,23 @@ def mean_interval(values: np.ndarray) -> Estimate:
         return Estimate(mean, np.nan, np.nan)
     if np.ptp(values) == 0:
         return Estimate(mean, mean, mean)
-    low, high = _bounds(values, "BCa")
-    if not np.isfinite([low, high]).all():
-        low, high = _bounds(values, "percentile")
-    return Estimate(mean, low, high)
+    return Estimate(mean, *_interval(values.astype(np.float64).tobytes()))
+
+
+@lru_cache(maxsize=4096)
+def _interval(values: bytes) -> tuple[float, float]:
+    """Bounds of the mean of float64 values; kept, since tables, plots and the report ask for the same ones."""
+    array = np.frombuffer(values)
+    low, high = _bounds(array, "BCa")
+    return (low, high) if np.isfinite([low, high]).all() else _bounds(array, "percentile")
+
+
+def median_range(values: np.ndarray) -> Estimate:
+    """Median of [N] with the least and the most, for repeats that are not independent; NaN values are left out."""
+    values = values[~np.isnan(values)]
+    if len(values) == 0:
+        return Estimate(np.nan, np.nan, np.nan)
+    return Estimate(float(np.median(values)), float(values.min()), float(values.max()))
 
 
 def _bounds(values: np.ndarray, method: str) -> tuple[float, float]:

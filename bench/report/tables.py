@@ -7,7 +7,7 @@ beside ours.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, groupby
 from typing import Any
@@ -16,10 +16,11 @@ import numpy as np
 import pandas as pd
 from tabulate import tabulate
 
+from bench.contract import cost_text
 from bench.files import write_atomic
-from bench.metrics import ARROWS, MetricFacts, column, metric_facts, unit
+from bench.metrics import ARROWS, Better, MetricFacts, column, metric_facts, unit
 from bench.report.notes import IMPOSSIBLE, PSNR_FLOOR, below_table, impossible, missing_values
-from bench.report.stats import holm, mean_interval, paired_difference, sign_flip_p
+from bench.report.stats import holm, mean_interval, median_range, paired_difference, sign_flip_p
 from bench.run.store import Cell, RunDir
 
 PREFIXES = {"Diversity (APD)": "APD ", "Diversity (NTIRE)": "NTIRE "}
@@ -32,8 +33,11 @@ NOTE = (
     "Means over images with their 95% intervals (BCa bootstrap over images): ± where both bounds are equally far from "
     "the mean, as printed, else [lower, upper]."
 )
+TIMES = "Times: median [least, most] of one call each at batch 1, of all rows of a scale in turns."
 RANKS = "Best in bold, second best underlined; methods whose paired 95% interval contains zero share a rank."
 UNDEFINED = "n/a"
+NO_OTHER: Mapping[str, Better] = {}
+"""No other directions than those that metrics declare."""
 PLAIN = ("bicubic", 0.0)
 """Operator and sigma that tables for reading do not mention."""
 UNNAMED = {"rounding": "once", "kernel": "matlab"}
@@ -54,6 +58,7 @@ class Row:
         mse: mean square error of an image's samples, by image, from the PSNR of each (NaN where a sample has none).
         n_samples: samples of each image.
         missing: by metric, how many images (or samples) its mean leaves out, by the reason.
+        evaluations, backward_passes: of a network, per sample; the latter None in runs of earlier versions.
 
     """
 
@@ -67,6 +72,8 @@ class Row:
     mse: pd.Series
     n_samples: int
     missing: dict[str, dict[str, str]]
+    evaluations: int
+    backward_passes: int | None
 
     @property
     def heading(self) -> str:
@@ -115,14 +122,16 @@ def read_rows(run: RunDir) -> tuple[list[Row], list[str]]:
         assert identity is not None
         title = facts["title"] if facts["method"] == cell.key.label else f"{facts['title']} ({cell.key.label})"
         operator = identity["operator"]
-        evaluated = facts["evaluations"] > 0
+        evaluations, backward = int(facts["evaluations"]), facts.get("backward_passes")
         samples, images = cell.read("samples"), cell.read("images").set_index("index")
         values = _values(cell, samples, images, names, pairs_before)
         size = config.get("dataset", {}).get("size")
         n_images, n_samples = samples["index"].nunique(), int(samples["sample"].max()) + 1
         missing = missing_values(samples, values, size)
         named, sigma = operator_name(operator), float(operator["sigma"])
-        rows.append(Row(cell, title, evaluated, named, sigma, n_images, values, _mse(samples), n_samples, missing))
+        mse = _mse(samples)
+        of_images = (named, sigma, n_images, values, mse, n_samples, missing)
+        rows.append(Row(cell, title, evaluations > 0, *of_images, evaluations, backward))
     return rows, names
 
 
@@ -158,16 +167,19 @@ def _values(
 def summarise(rows: list[Row], names: list[str]) -> pd.DataFrame:
     """One row per (scale, method, tau): means over images with the bounds of their 95% intervals.
 
-    ``NAME_n`` is the number of images (repeats, for times) of a mean; ``impossible`` says what cannot be right.
+    Times are medians of repeats, which are not independent, with the least and the most. ``NAME_n`` is the number of
+    images (repeats, for times) of a mean; ``impossible`` says what cannot be right.
     """
     records = []
     for row in rows:
         key = row.cell.key
         record: dict[str, Any] = {"scale": key.scale, "method": key.label, "tau": key.tau}
         record |= {"operator": row.operator, "sigma": row.sigma, "n_images": row.n_images}
+        record |= {"evaluations": row.evaluations, "backward_passes": row.backward_passes}
         for name in names:
             factor = metric_facts(name).factor
-            estimate = mean_interval(row.values[name].to_numpy(dtype=float))
+            values = row.values[name].to_numpy(dtype=float)
+            estimate = median_range(values) if is_time(name) else mean_interval(values)
             record[column(name)] = estimate.mean * factor
             record[column(name) + "_lo"] = estimate.lo * factor
             record[column(name) + "_hi"] = estimate.hi * factor
@@ -188,7 +200,7 @@ def differences(rows: list[Row], names: list[str]) -> pd.DataFrame:
             continue
         for name in names:
             facts = metric_facts(name)
-            if facts.domain == "timing":
+            if is_time(name):
                 continue
             x, y = a.values[name].align(b.values[name], join="inner")
             estimate, n = paired_difference(x.to_numpy(dtype=float), y.to_numpy(dtype=float))
@@ -213,11 +225,20 @@ def differences(rows: list[Row], names: list[str]) -> pd.DataFrame:
     return frame.assign(p=p, p_holm=holm(p))
 
 
-def column_head(name: str) -> str:
-    """A metric's name, its better direction and its unit, where it stands without its group: "APD MSE ↑ (x 1e4)"."""
+def is_time(name: str) -> bool:
+    """Whether a metric is a wall time (or a throughput), whose values are repeats and not images."""
+    return metric_facts(name).domain == "timing"
+
+
+def column_head(name: str, better: Mapping[str, Better] = NO_OTHER) -> str:
+    """A metric's name, its better direction and its unit, where it stands without its group: "LR-PSNR ↑ (dB)".
+
+    `better` has directions that a table shows in the place of the metrics' own.
+    """
     facts = metric_facts(name)
     label = PREFIXES.get(facts.group, "") + facts.label
-    return f"{label} {ARROWS[facts.better]}" + (f" ({unit(facts)})" if unit(facts) else "")
+    parts = (label, ARROWS[better.get(name, facts.better)], f"({unit(facts)})" if unit(facts) else "")
+    return " ".join(part for part in parts if part)
 
 
 def format_value(value: float, facts: MetricFacts) -> str:
@@ -232,6 +253,8 @@ def interval_text(frame: pd.DataFrame, i: int, name: str) -> str:
     text = format_value(value, facts)
     if not high > low:
         return text
+    if is_time(name):
+        return f"{text} [{format_value(low, facts)}, {format_value(high, facts)}]"
     below, above = format_value(value - low, facts), format_value(high - value, facts)
     return (
         f"{text} ± {above}" if below == above else f"{text} [{format_value(low, facts)}, {format_value(high, facts)}]"
@@ -241,7 +264,8 @@ def interval_text(frame: pd.DataFrame, i: int, name: str) -> str:
 def markdown(rows: list[Row], names: list[str], frame: pd.DataFrame, intervals: bool, style: str = "pipe") -> str:
     """Render the table for reading (`style` is tabulate's)."""
     temperatures = frame["tau"].notna().any()
-    heads = ["scale", "method", *(["tau"] if temperatures else []), "images"]
+    costly = any(row.evaluations > 1 or row.backward_passes for row in rows)  # iterative methods are among them
+    heads = ["scale", "method", *(["tau"] if temperatures else []), "images", *(["evaluations"] if costly else [])]
     heads += [column_head(name) for name in names]
     lines = []
     for i, row in enumerate(rows):
@@ -254,28 +278,44 @@ def markdown(rows: list[Row], names: list[str], frame: pd.DataFrame, intervals: 
         title = (escape_markdown(row.title) if style == "pipe" else row.title) + (
             f" {IMPOSSIBLE}" if impossible(row) else ""
         )
-        lines.append([f"x{key.scale}", title, *tau, str(frame["n_images"].iloc[i]), *cells])
+        cost = [cost_text(row.evaluations, row.backward_passes)] if costly else []
+        lines.append([f"x{key.scale}", title, *tau, str(frame["n_images"].iloc[i]), *cost, *cells])
     return tabulate(lines, headers=heads, tablefmt=style, disable_numparse=True)
 
 
-def _ranks(rows: list[Row], frame: pd.DataFrame, name: str, scale: int) -> dict[int, int]:
+def ranks_of_scales(
+    rows: list[Row], names: Sequence[str], frame: pd.DataFrame, better: Mapping[str, Better] = NO_OTHER
+) -> dict[str, dict[int, int]]:
+    """By metric, row number to 0 (best of its scale) or 1 (second); see `RANKS`; `better` as in `column_head`."""
+    scales = dict.fromkeys(row.cell.key.scale for row in rows)
+    ranks: dict[str, dict[int, int]] = {name: {} for name in names}
+    for name in names:
+        for scale in scales:
+            ranks[name] |= _ranks(rows, frame, name, scale, better.get(name))
+    return ranks
+
+
+def _ranks(rows: list[Row], frame: pd.DataFrame, name: str, scale: int, other: Better | None = None) -> dict[int, int]:
     """Row number to 0 (best) or 1 (second).
 
     Rows share the rank of a better one where their figures are printed alike or the interval of the paired difference
-    does not exclude zero; of times, which have no pairs, the figures decide. Methods without a network are not ranked
-    for time.
+    does not exclude zero; times, where one median lies within the other's range. Methods without a network are not
+    ranked for time, and nobody where no direction is better.
     """
     facts = metric_facts(name)
+    better = other or facts.better
+    if better == "neither":
+        return {}
     texts = {
         i: text
         for i, row in enumerate(rows)
         if row.cell.key.scale == scale
-        and (row.ranked or facts.domain != "timing")
+        and (row.ranked or not is_time(name))
         and (text := format_value(float(frame[column(name)].iloc[i]), facts)) != UNDEFINED
     }
     if len(texts) < 2:
         return {}
-    sign = -1 if facts.better == "higher" else 1
+    sign = -1 if better == "higher" else 1
     left = sorted(texts, key=lambda i: sign * float(frame[column(name)].iloc[i]))
     ranks: dict[int, int] = {}
     for rank in (0, 1):
@@ -289,8 +329,9 @@ def _ranks(rows: list[Row], frame: pd.DataFrame, name: str, scale: int) -> dict[
 
 def _indistinct(a: Row, b: Row, name: str) -> bool:
     """Whether the interval of the paired difference of two rows contains zero, or is not known."""
-    if metric_facts(name).domain == "timing":
-        return False
+    if is_time(name):
+        one, other = (median_range(r.values[name].to_numpy(dtype=float)) for r in (a, b))
+        return one.lo <= other.mean <= one.hi or other.lo <= one.mean <= other.hi
     x, y = a.values[name].align(b.values[name], join="inner")
     return not paired_difference(x.to_numpy(dtype=float), y.to_numpy(dtype=float))[0].excludes_zero
 
@@ -313,11 +354,16 @@ def observed_by(rows: list[Row]) -> str:
     return "Observations: " + "; ".join(f"{name}, sigma {sigma:g}" for name, sigma in found) + "."
 
 
-def ranked_lines(rows: list[Row], names: list[str], frame: pd.DataFrame) -> list[Line]:
-    """LaTeX lines (title, temperature, figures) with the best in bold and the second best underlined per scale."""
+def ranked_lines(
+    rows: list[Row], names: list[str], frame: pd.DataFrame, better: Mapping[str, Better] = NO_OTHER
+) -> list[Line]:
+    """LaTeX lines (title, temperature, figures) with the best in bold and the second best underlined per scale.
+
+    `better` as in `column_head`.
+    """
     lines = []
+    ranks = ranks_of_scales(rows, names, frame, better)
     for scale, members in groupby(range(len(rows)), key=lambda i: rows[i].cell.key.scale):
-        ranks = {name: _ranks(rows, frame, name, scale) for name in names}
         for i in members:
             tau = rows[i].cell.key.tau
             cells = []
@@ -338,8 +384,13 @@ def latex(rows: list[Row], names: list[str], frame: pd.DataFrame) -> str:
     return render_latex(("Method",), [replace(line, heads=line.heads[:1]) for line in lines], names)
 
 
-def render_latex(heads: tuple[str, ...], lines: list[Line], names: list[str]) -> str:
-    """Lay out lines as a booktabs table with a rule between scales; `heads` are those before the metrics."""
+def render_latex(
+    heads: tuple[str, ...], lines: list[Line], names: list[str], better: Mapping[str, Better] = NO_OTHER
+) -> str:
+    """Lay out lines as a booktabs table with a rule between scales; `heads` are those before the metrics.
+
+    `better` as in `column_head`.
+    """
     groups = [(g, len(list(members))) for g, members in groupby(names, key=lambda n: metric_facts(n).group)]
     at = len(heads) + 2
     titles, rules = [], []
@@ -352,7 +403,8 @@ def render_latex(heads: tuple[str, ...], lines: list[Line], names: list[str]) ->
         facts = metric_facts(name)
         extra = rf" ($\times 10^{{{round(np.log10(facts.factor))}}}$)" if facts.factor != 1 else ""
         extra = f" ({escape(facts.unit)})" if facts.unit and not extra else extra
-        labels.append(rf"{escape(facts.label)}{extra} $\{'uparrow' if facts.better == 'higher' else 'downarrow'}$")
+        arrow = {"higher": r" $\uparrow$", "lower": r" $\downarrow$", "neither": ""}[better.get(name, facts.better)]
+        labels.append(f"{escape(facts.label)}{extra}{arrow}")
     text = [
         r"% needs \usepackage{booktabs}",
         rf"\begin{{tabular}}{{ll{'c' * (len(heads) - 1 + len(names))}}}",
@@ -381,7 +433,7 @@ def write_tables(run: RunDir) -> str:
         return f"Nothing has been measured in {run.path} yet."
     frame = summarise(rows, names)
     write_atomic(run.path / "table.csv", frame.to_csv(index=False))
-    notes = [NOTE, observed_by(rows), *below_table(rows, names, run.config)]
+    notes = [NOTE, TIMES if any(map(is_time, names)) else "", observed_by(rows), *below_table(rows, names, run.config)]
     below = "".join(f"\n{text}\n" for text in notes if text)
     comments = "".join(f"% {text}\n" for text in [RANKS, *notes[1:]] if text)
     write_atomic(run.path / "table.tex", comments + latex(rows, names, frame))

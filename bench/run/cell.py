@@ -61,6 +61,8 @@ class _Facts(_Shape):
 
 class _Timing(_Shape):
     seconds: float | list[float] | None = None
+    noise_seconds: float | list[float] | None = None
+    together: list[str] = []
     throughput: float | list[float] | None = None
     compute: dict[str, Any] = {}
 

@@ -49,23 +49,22 @@ class Claims:
         by_label = {m.label: m for m in self.config.methods}
         now = {k: identity(self.config, by_label[k.label], k) for k in keys}
         claimed = self.directory.claimed()
-        if self.config.shard is None:
-            for cell in claimed:
-                cell.compact()
+        for cell in claimed:
+            cell.compact()
         others = [c for c in claimed if c.key not in now]
         stale = {cell.key for cell, _ in self._of_something_else(now, others)}
         stale |= {cell.key for cell in self._of_other_images(now, others)}
         stored = self._load_all(now, stale)
-        with self.directory.claiming():  # another part may have claimed meanwhile
-            for cell, reasons in self._of_something_else(now, others):
-                say(f"{cell.folder}: {'; '.join(reasons)}: the old rows are in {cell.supersede().name}.")
-                if not any(c.samples.kept for c in [*self._cells(now), *others] if c.key.scale == cell.key.scale):
-                    self.directory.drop_images(cell.key.scale)
-            for cell, indices in self._of_other_images(now, others).items():
-                self.directory.drop_images(cell.key.scale, indices)
-                say(f"{cell.folder}: {len(indices)} images changed: their rows are in {cell.supersede(indices).name}.")
-            for key, (facts, files) in stored.items():
-                self.directory.cell(key).claim(now[key], facts, files)
+        for cell, reasons in self._of_something_else(now, others):
+            say(f"{cell.folder}: {'; '.join(reasons)}: the old rows are in {cell.supersede().name}.")
+            if not any(c.samples.kept for c in [*self._cells(now), *others] if c.key.scale == cell.key.scale):
+                self.directory.drop_images(cell.key.scale)
+        for cell, indices in self._of_other_images(now, others).items():
+            self.directory.drop_images(cell.key.scale, indices)
+            what = "1 image" if len(indices) == 1 else f"{len(indices)} images"
+            say(f"{cell.folder}: {what} changed: the old rows are in {cell.supersede(indices).name}.")
+        for key, (facts, files) in stored.items():
+            self.directory.cell(key).claim(now[key], facts, files)
 
     def _cells(self, keys: Collection[CellKey]) -> list[Cell]:
         return [self.directory.cell(k) for k in keys]
@@ -126,7 +125,9 @@ class Claims:
                 for key in keys:
                     now[key]["weights"] = recorded_hashes(self.directory.cell(key))
             elif (method := self.load(label, scale)) is not None:
-                facts = asdict(method.facts) | {"method": names[label], "evaluations": method.evaluations}
+                facts = asdict(method.facts) | {
+                    "method": names[label], "evaluations": method.evaluations, "backward_passes": method.backward_passes
+                }  # fmt: skip
                 files = dict(method.files())
                 weights = hashes(files)
                 for key in keys:

@@ -11,7 +11,7 @@ import torch
 from bench.errors import OutOfMemoryError
 from bench.machine import is_out_of_memory, release_memory
 from bench.metrics import Evaluation, Metric, metric_facts, too_small
-from bench.metrics.statistic import Statistic
+from bench.metrics.statistic import SampleStatistic
 from bench.operators import Operator
 
 Failed = Callable[[str, int, Exception], None]
@@ -34,7 +34,7 @@ def not_applicable(names: Sequence[str], operator: Operator) -> dict[str, str]:
 
 
 def evaluate(
-    loaded: Mapping[str, Metric | Statistic], e: Evaluation, failed: Failed | None = None
+    loaded: Mapping[str, Metric | SampleStatistic], e: Evaluation, failed: Failed | None = None
 ) -> dict[str, np.ndarray]:
     """Compute metrics of a batch; half the images at a time where memory runs out.
 
@@ -56,11 +56,13 @@ def evaluate(
         return {name: _values(name, metric, e, 0, failed) for name, metric in loaded.items()}
 
 
-def _values(name: str, metric: Metric | Statistic, e: Evaluation, first: int, failed: Failed | None) -> np.ndarray:
+def _values(
+    name: str, metric: Metric | SampleStatistic, e: Evaluation, first: int, failed: Failed | None
+) -> np.ndarray:
     """Values of one metric; `first` is the row of the batch that is e's first."""
     try:
         values: np.ndarray = metric(e).double().cpu().numpy()
-        return _figures(values) if isinstance(metric, Statistic) else values
+        return _figures(values) if isinstance(metric, SampleStatistic) else values
     except Exception as error:
         memory = is_out_of_memory(error)
         if not memory and failed is None:
@@ -71,7 +73,9 @@ def _values(name: str, metric: Metric | Statistic, e: Evaluation, first: int, fa
             assert failed is not None
             failed(name, first, error)
             return (
-                _figures(np.full((1, 1), np.nan)) if isinstance(metric, Statistic) else np.full(_shape(name, e), np.nan)
+                _figures(np.full((1, 1), np.nan))
+                if isinstance(metric, SampleStatistic)
+                else np.full(_shape(name, e), np.nan)
             )
     # the traceback held the tensors: memory is released after the block
     e.release()

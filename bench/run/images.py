@@ -14,8 +14,8 @@ from bench.data import Dataset, content_of
 from bench.errors import ImageError
 from bench.operators import Operator
 from bench.run.draw import observe_pixels
+from bench.run.memory import Memory
 from bench.run.selection import dataset_operator, selected_images
-from bench.run.store import RunDir
 
 Fail = Callable[[str, str, str], None]
 """Told what failed, why, and the name of the image."""
@@ -42,7 +42,7 @@ class Images:
     Args:
         config: the run.
         dataset: its images.
-        directory: remembers the files that were seen.
+        memory: remembers the files that were seen.
         fail: told of images that cannot be used.
 
     Attributes:
@@ -51,7 +51,7 @@ class Images:
 
     """
 
-    def __init__(self, config: RunConfig, dataset: Dataset, directory: RunDir, fail: Fail) -> None:
+    def __init__(self, config: RunConfig, dataset: Dataset, memory: Memory, fail: Fail) -> None:
         self.dataset = dataset
         self.selected = selected_images(config, dataset)
         self.device = torch.device(config.device)
@@ -60,10 +60,10 @@ class Images:
         )
         self._exact: Callable[[int], Operator] = cache(lambda scale: self.operator(scale).to("cpu", torch.float64))
         self._config = config
-        self._directory = directory
+        self._memory = memory
         self._fail = fail
         self._has_files = type(dataset).fingerprint is not Dataset.fingerprint
-        self._seen = directory.seen() if self._has_files else {}
+        self._seen = memory.seen() if self._has_files else {}
         self._now: dict[int, tuple[str, str | None]] = {}
         self._expected: dict[int, tuple[str, str]] = {}
 
@@ -102,8 +102,8 @@ class Images:
 
     def keep_seen(self) -> None:
         """Keep for the next start what is known of the files."""
-        if self._has_files and self._seen != self._directory.seen():
-            self._directory.set_seen(self._seen)
+        if self._has_files and self._seen != self._memory.seen():
+            self._memory.set_seen(self._seen)
 
     def load(self, index: int, scale: int) -> Image | None:
         """Load and observe an image; None, and a failure, where it cannot be used."""
@@ -113,8 +113,7 @@ class Images:
             fingerprint = self._fingerprint(index)
             pixels = self.dataset.load(index)
             content = content_of(pixels)
-            if self._expected.setdefault(index, (name, content)) != (name, content):
-                self._fail(where, "the image was replaced while the run went on; start the same command again", name)
+            if not self.agrees(index, name, content):
                 return None
             self._remember(index, (fingerprint, content))
             hr, y = observe_pixels(pixels, name, self._exact(scale), self._config.seed)
@@ -122,6 +121,14 @@ class Images:
             self._fail(where, str(error), name)
             return None
         return Image(index, name, content, hr.to(self.device), y.to(self.device))
+
+    def agrees(self, index: int, name: str, content: str) -> bool:
+        """Whether an image is what it was when it was first loaded, here or by a worker; a failure where it is not."""
+        if self._expected.setdefault(index, (name, content)) == (name, content):
+            return True
+        where = str(self._config.dataset["name"])
+        self._fail(where, "the image was replaced while the run went on; start the same command again", name)
+        return False
 
     def load_all(self, batch: Iterable[int], scale: int) -> list[Image]:
         """Those of the images that can be used."""
@@ -132,11 +139,8 @@ class Images:
         return next((image.y[None] for i in self.selected if (image := self.load(i, scale)) is not None), None)
 
     def batches(self, indices: Iterable[int]) -> list[list[int]]:
-        """Those of this process's images that are among `indices`, in batches."""
-        size, shard = self._config.batch, self._config.shard
-        mine = range(self.selected.start, self.selected.stop, size)
-        if shard is not None:
-            mine = mine[shard.index :: shard.count]
-        wanted = set(indices)
-        batches = [[i for i in range(first, min(first + size, self.selected.stop)) if i in wanted] for first in mine]
+        """Those of the images that are among `indices`, in batches that are always cut at the same places."""
+        size, stop, wanted = self._config.batch, self.selected.stop, set(indices)
+        firsts = range(self.selected.start, stop, size)
+        batches = [[i for i in range(first, min(first + size, stop)) if i in wanted] for first in firsts]
         return [batch for batch in batches if batch]

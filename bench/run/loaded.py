@@ -1,9 +1,9 @@
-"""The methods of a run: one is loaded at a time, and what it raises is a failure of this method alone."""
+"""The methods of a run: one is loaded at a time, but for times, and what it raises is a failure of it alone."""
 
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,15 +12,14 @@ import torch
 from bench.config import RunConfig
 from bench.contract import Method, methods
 from bench.errors import BenchError, DiskError
-from bench.files import write_atomic
-from bench.machine import device_name, release_memory
+from bench.machine import device_name, is_out_of_memory, release_memory
 from bench.network import NetworkMethod
 from bench.run.cell import CellKey
 from bench.run.draw import Sampler
 from bench.run.identity import compute_of
 from bench.run.images import Images
+from bench.run.memory import Memory
 from bench.run.selection import prepared_method, short_form
-from bench.run.store import RunDir
 from bench.run.timing import choose_rows
 
 
@@ -29,15 +28,15 @@ class LoadedMethods:
 
     Args:
         config: the run.
-        directory: keeps tracebacks and the choices of rows together.
+        memory: keeps tracebacks and the choices of rows together.
         images: for the observation that rows together are chosen with.
         fail: told of a method that failed, and why.
 
     """
 
-    def __init__(self, config: RunConfig, directory: RunDir, images: Images, fail: Callable[[str, str], None]) -> None:
+    def __init__(self, config: RunConfig, memory: Memory, images: Images, fail: Callable[[str, str], None]) -> None:
         self.config = config
-        self.directory = directory
+        self.memory = memory
         self.images = images
         self.broken: set[tuple[str, int]] = set()
         self.machine = {"device": device_name(config.device), "threads": torch.get_num_threads()}
@@ -46,10 +45,21 @@ class LoadedMethods:
         self._at: tuple[str, int] | None = None
         self._method: Method | None = None
         self._sampler: Sampler | None = None
+        self.check: Callable[[str, int, Method], None] = lambda label, scale, method: None
+        """Called with every method that has been loaded; it may refuse it."""
 
     def samples(self, label: str) -> int:
         """Samples per image; a deterministic method gives one."""
         return 1 if methods.facts(self._by_label[label].name).deterministic else self.config.n
+
+    def chooses_rows(self, label: str) -> bool:
+        """Whether rows together are to be measured."""
+        cls = methods.get(self._by_label[label].name)
+        return issubclass(cls, NetworkMethod) and self.compute(label).get("rows", "auto") == "auto"
+
+    def rows_of(self, label: str, scale: int) -> dict[str, Any]:
+        """What a choice of rows together is of."""
+        return {"label": label, "scale": scale, "compute": self.compute(label), **self.machine}
 
     def compute(self, label: str) -> dict[str, Any]:
         """A method's options of computing."""
@@ -59,9 +69,34 @@ class LoadedMethods:
         """The method, loaded; the one that was loaded before is let go."""
         if self._method is None or self._at != (label, scale):
             self.let_go()
-            self._method = prepared_method(self.config, self._by_label[label], self.images.dataset, scale)
+            method = prepared_method(self.config, self._by_label[label], self.images.dataset, scale)
+            self.check(label, scale, method)
+            self._method = method
             self._at = (label, scale)
         return self._method
+
+    def several(self, labels: Sequence[str], scale: int) -> dict[str, Method]:
+        """Load methods beside each other, the first ones that fit into memory; those that fail are failures.
+
+        They stay in memory as long as the caller keeps them.
+        """
+        at, method = self._at, self._method
+        self.let_go()
+        found: dict[str, Method] = {}
+        for label in labels:
+            if method is not None and at == (label, scale):
+                found[label], method = method, None
+                continue
+            with self.guarded(label, scale):
+                try:
+                    prepared = prepared_method(self.config, self._by_label[label], self.images.dataset, scale)
+                    self.check(label, scale, prepared)
+                    found[label] = prepared
+                except (RuntimeError, MemoryError) as error:
+                    if not found or not is_out_of_memory(error):
+                        raise
+                    break
+        return found
 
     def try_method(self, label: str, scale: int) -> Method | None:
         """The method, loaded; None, and a failure, where it cannot be."""
@@ -79,9 +114,9 @@ class LoadedMethods:
         return self._sampler
 
     def _rows_together(self, method: NetworkMethod, label: str, scale: int) -> int:
-        """Rows together: chosen once for a directory, with few steps of an iterative method."""
-        of = {"label": label, "scale": scale, "compute": self.compute(label), **self.machine}
-        rows = self.directory.rows_together(of)
+        """Rows together: chosen once for a run directory, with few steps of an iterative method."""
+        of = self.rows_of(label, scale)
+        rows = self.memory.rows_together(of)
         if rows is None:
             y = self.images.any_observation(scale)
             if y is None:
@@ -91,7 +126,7 @@ class LoadedMethods:
             timed = method if short is m else prepared_method(self.config, short, self.images.dataset, scale)
             assert isinstance(timed, NetworkMethod)
             rows = choose_rows(timed, y, self.config.taus[0], self.config.seed, self.samples(label) * self.config.batch)
-            self.directory.set_rows_together(of, rows)
+            self.memory.set_rows_together(of, rows)
         return rows
 
     @contextmanager
@@ -105,8 +140,7 @@ class LoadedMethods:
         except BenchError as error:
             reason = str(error)
         except Exception as error:  # noqa: BLE001 -- a method's bug must not take the other methods down
-            report = self.directory.path / "errors" / f"{CellKey(label, scale, None).folder}.txt"
-            write_atomic(report, traceback.format_exc())
+            report = self.memory.write_error(CellKey(label, scale, None).folder, traceback.format_exc())
             reason = f"{type(error).__name__}: {error} (traceback in {report})"
         self.broken.add((label, scale))
         self.let_go()

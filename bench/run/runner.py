@@ -3,46 +3,31 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cache, cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from bench.config import RunConfig, Shard
-from bench.contract import Method, methods
+from bench.config import RunConfig
 from bench.data import Dataset, make_dataset
 from bench.errors import BenchError
 from bench.load import make_method
-from bench.machine import environment, keep_freed_memory
-from bench.metrics import Evaluation, Metric, load_metrics, metric_facts, resolve_metrics
-from bench.metrics.statistic import Statistic, load_statistics
-from bench.run import timing
+from bench.machine import environment
+from bench.metrics import metric_facts, resolve_metrics
 from bench.run.cell import FAILED, Cell, CellKey
 from bench.run.claims import Claims
-from bench.run.draw import Sampler, finite_images, say
-from bench.run.evaluate import columns, evaluate, not_applicable
-from bench.run.images import Image, Images
-from bench.run.loaded import LoadedMethods
-from bench.run.samples import ARRAY_BYTES, PNG_BYTES, as_picture
-from bench.run.selection import cell_keys, dataset_posterior
+from bench.run.computing import Computed, Computing
+from bench.run.draw import say
+from bench.run.rows import Frames, frames, merged, union
+from bench.run.samples import ARRAY_BYTES, PNG_BYTES
+from bench.run.selection import cell_keys
 from bench.run.store import RunDir
 
-Frames = tuple[pd.DataFrame, pd.DataFrame]
-"""Rows per sample, and rows per image."""
-
-
-def part_done(shard: Shard) -> str:
-    """Say what is left to do when one part of the images is done."""
-    return (
-        f"Part {shard.index} of {shard.count} is done. After all parts, the same command without shard=... measures "
-        "the times and writes the tables."
-    )
+if TYPE_CHECKING:
+    from bench.run.elsewhere import Elsewhere
 
 
 def run(config: RunConfig) -> tuple[RunDir, bool]:
@@ -73,7 +58,9 @@ def open_run(config: RunConfig, keys: Collection[CellKey]) -> Iterator[Session]:
     for m in (m for m in config.methods if m.label in {k.label for k in keys}):
         make_method(m)
     dataset = make_dataset(config.dataset)
-    directory = RunDir(config.out, config.shard)
+    directory = RunDir(config.out)
+    if config.launch.elsewhere and config.launch.gpus:  # the GPUs are the workers'
+        config = config.model_copy(update={"device": "cpu"})
     with directory.lock():
         session = Session(config, dataset, directory, keys)
         try:
@@ -88,10 +75,9 @@ class Session:
     Attributes:
         config: the run.
         directory: where everything is kept.
-        images: the dataset's.
-        names: all metrics; `metric_names` those that are computed from these images, `computed_names` with the
-            statistics.
-        kept: the images whose samples are kept.
+        computing: what computes here; `images` and `loaded` are its.
+        keys: its cells.
+        names: all metrics.
         failures: what failed so far.
 
     """
@@ -99,28 +85,21 @@ class Session:
     def __init__(self, config: RunConfig, dataset: Dataset, directory: RunDir, keys: Collection[CellKey]) -> None:
         self.config = config
         self.directory = directory
+        self.keys = tuple(keys)
         self.failures: list[dict[str, Any]] = []
-        self.images = Images(config, dataset, directory, self.fail)
-        self.loaded = LoadedMethods(config, directory, self.images, self.fail)
         self._states: dict[CellKey, dict[int, frozenset[str]]] = {}
-        operators = [self.images.operator(scale) for scale in config.scales]
+        self._elsewhere: Elsewhere | None = None
+        self._threads = torch.get_num_threads()
+        if config.launch.cpus is not None:
+            torch.set_num_threads(config.launch.cpus)
         asked = config.perceptual
         kept = directory.perceptual(asked) if asked == "auto" else None
         self.names, notice = resolve_metrics(config.metrics, kept or asked)
-        undefined = not_applicable(self.names, operators[0])
-        measured = [n for n in self.names if metric_facts(n).domain != "timing"]
-        self.metric_names = [n for n in measured if n not in undefined]
-        self._statistics = load_statistics(dataset.mixture is not None) if config.statistics else {}
-        self.computed_names = [*self.metric_names, *self._statistics]
-        self.timed = len(measured) < len(self.names)
-        self.rounded = config.quantise and operators[0].range is not None
-        self.kept = self._kept_images(keys, operators[0].size)
-        self._posterior = cache(lambda scale: dataset_posterior(dataset, self.images.operator(scale)))
-        keep_freed_memory()
-        torch.backends.cudnn.benchmark = False  # its choice of algorithm may differ from start to start
-        torch.backends.cudnn.deterministic = True
+        self.computing = Computing(config, dataset, directory, self.fail, self.names)
+        self.images, self.loaded = self.computing.images, self.computing.loaded
+        self.computing.kept = self._kept_images(keys, self.images.operator(config.scales[0]).size)
 
-        Claims(config, directory, self.images, self._needs_method, self.loaded.try_method).make(list(keys))
+        Claims(config, directory, self.images, self.needs_method, self.loaded.try_method).make(list(keys))
         self._states.clear()
         for key in keys:
             self._check_fillable(directory.cell(key))
@@ -129,11 +108,14 @@ class Session:
             directory.set_perceptual(asked, resolve_metrics(["perceptual"], kept or asked)[0][0])
         directory.add_environment(self._environment())
         directory.set_failures(self.failures)
-        for sentence in [*([notice] if notice else []), *undefined.values()]:
+        for sentence in [*([notice] if notice else []), *self.computing.undefined.values()]:
             say(sentence)
 
     def close(self) -> None:
-        """Keep what is known of the images for the next start."""
+        """End the workers, and keep what is known of the images for the next start."""
+        if self._elsewhere is not None:
+            self._elsewhere.close()
+        torch.set_num_threads(self._threads)
         self.images.keep_seen()
 
     def fail(self, what: str, reason: str, image: str | None = None) -> None:
@@ -145,15 +127,16 @@ class Session:
             say(f"{what}: {image + ': ' if image else ''}{reason}")
 
     def _environment(self) -> dict[str, Any]:
-        shard = self.config.shard
+        launch = self.config.launch
         return environment(self.config.device) | {
-            "part": None if shard is None else f"{shard.index}/{shard.count}",
+            "launch": {"name": launch.name, "workers": launch.workers, "threads": torch.get_num_threads()},
+            "batch": self.config.batch,
             "compute": {m.label: self.loaded.compute(m.label) for m in self.config.methods},
         }
 
     def _check_fillable(self, cell: Cell) -> None:
         """Raise BenchError where a metric is to be added to rows whose samples are not there."""
-        for name in self.metric_names:
+        for name in self.computing.metric_names:
             new = [i for i, known in self._state(cell).items() if not {name, name + FAILED} & known]
             raw = metric_facts(name).needs_raw
             if lost := 0 if self.config.resample else sum(raw or not self._stored(cell, i) for i in new):
@@ -174,9 +157,10 @@ class Session:
     def _stored(self, cell: Cell, index: int) -> bool:
         return cell.samples.count(index) >= self.loaded.samples(cell.key.label)
 
-    def _readable(self, cell: Cell, index: int) -> bool:
+    def readable(self, cell: Cell, index: int) -> bool:
         """Whether the metrics that an image lacks can be computed from the samples that are kept of it."""
-        lacking = set(self.metric_names) - self._state(cell).get(index, frozenset())  # statistics need no raw ones
+        lacking = set(self.computing.metric_names) - self._state(cell).get(index, frozenset())
+        # statistics need no raw ones
         return self._stored(cell, index) and not any(metric_facts(n).needs_raw for n in lacking)
 
     def _kept_images(self, keys: Collection[CellKey], size: tuple[int, int]) -> range:
@@ -187,60 +171,93 @@ class Session:
         if self.config.save_samples == "none":
             return selected[:0]
         pixels = size[0] * size[1] * sum(self.loaded.samples(k.label) for k in keys)
-        return selected[: self.config.save_budget // max(pixels * (PNG_BYTES if self.rounded else ARRAY_BYTES), 1)]
+        bytes_each = PNG_BYTES if self.computing.rounded else ARRAY_BYTES
+        return selected[: self.config.save_budget // max(pixels * bytes_each, 1)]
 
-    def _missing(self, cell: Cell) -> list[list[int]]:
+    def missing(self, cell: Cell) -> list[list[int]]:
+        """Batches of images without rows."""
         return self.images.batches(set(self.images.selected) - set(self._state(cell)))
 
-    def _incomplete(self, cell: Cell) -> list[list[int]]:
+    def incomplete(self, cell: Cell) -> list[list[int]]:
         """Batches of images with rows that lack metrics, or samples that should be kept and may be drawn again."""
-        wanted = set(self.computed_names)
+        wanted = set(self.computing.computed_names)
         lacking = {i for i, known in self._state(cell).items() if not wanted <= known and self._fillable(cell, i)}
         if self.config.resample:
-            lacking |= {i for i in self._state(cell) if i in self.kept and not self._stored(cell, i)}
+            kept = self.computing.kept
+            lacking |= {i for i in self._state(cell) if i in kept and not self._stored(cell, i)}
         return self.images.batches(lacking)
 
     def _fillable(self, cell: Cell, index: int) -> bool:
-        return self.config.resample or self._readable(cell, index)
+        return self.config.resample or self.readable(cell, index)
 
-    def _untimed(self, cell: Cell) -> bool:
-        """Whether the time is still to be measured; processes that share a machine would disturb each other."""
-        if not self.timed or self.config.shard is not None:
+    def untimed(self, cell: Cell) -> bool:
+        """Whether a time is still to be measured."""
+        if not self.computing.timed:
             return False
         before = cell.timing
-        return before is None or before.get("compute") != self.loaded.compute(cell.key.label)
+        if before is None or before.get("compute") != self.loaded.compute(cell.key.label):
+            return True
+        return not before.keys() >= set(self.computing.timed)
 
-    def _needs_method(self, cell: Cell) -> bool:
+    def needs_samples(self, cell: Cell) -> bool:
+        """Whether anything is left to do that needs samples that are not kept."""
+        again = any(not self.readable(cell, i) for batch in self.incomplete(cell) for i in batch)
+        return bool(again or self.missing(cell))
+
+    def needs_method(self, cell: Cell) -> bool:
         """Whether anything is left to do that needs the method itself."""
-        again = any(not self._readable(cell, i) for batch in self._incomplete(cell) for i in batch)
-        return bool(again or self._missing(cell) or self._untimed(cell))
+        return self.needs_samples(cell) or self.untimed(cell)
 
-    @cached_property
-    def _metrics(self) -> dict[str, Metric | Statistic]:
-        return {**load_metrics(self.metric_names, self.config.device), **self._statistics}
+    def open_cells(self, keys: Collection[CellKey]) -> Iterator[list[Cell]]:
+        """The cells of each method at each scale that lack rows or metrics; what failed before is told of."""
+        for scale in self.config.scales:
+            for label in (m.label for m in self.config.methods):
+                cells = [self.directory.cell(k) for k in keys if (k.label, k.scale) == (label, scale)]
+                open_ones = [c for c in cells if self.missing(c) or self.incomplete(c)]
+                if open_ones and (label, scale) not in self.loaded.broken:
+                    yield open_ones
+                self._say_failed_before(cells)
 
     # measuring
 
     def measure(self, keys: Collection[CellKey]) -> None:
-        """Compute all rows and times of these cells that are not there yet."""
-        if self.config.shard is None:
-            self._restore_pictures(keys)
+        """Compute all rows and times of these cells that are not there yet, here or with workers."""
+        self._restore_pictures(keys)
+        if self.config.launch.elsewhere:
+            self._workers().measure(list(self.open_cells(keys)))
+        else:
+            for cells in self.open_cells(keys):
+                self.computing.metrics  # noqa: B018 -- a metric that cannot be loaded is an error before all sampling
+                with self.loaded.guarded(cells[0].key.label, cells[0].key.scale):
+                    for cell in cells:
+                        self._measure_cell(cell)
         for scale in self.config.scales:
-            for label in (m.label for m in self.config.methods):
-                cells = [self.directory.cell(k) for k in keys if (k.label, k.scale) == (label, scale)]
-                open_ones = [c for c in cells if self._needs_method(c) or self._incomplete(c)]
-                if open_ones and (label, scale) not in self.loaded.broken:
-                    self._metrics  # noqa: B018 -- a metric that cannot be loaded is an error before hours of sampling
-                    with self.loaded.guarded(label, scale):
-                        for cell in open_ones:
-                            self._measure_cell(cell)
-                self._say_failed_before(cells)
+            cells = [self.directory.cell(k) for k in keys if k.scale == scale]
+            untimed = [c.key for c in cells if self.untimed(c) and (c.key.label, scale) not in self.loaded.broken]
+            if untimed and self.config.launch.elsewhere:
+                self._workers().time(untimed)
+            elif untimed:
+                self.keep_times(self.computing.time(untimed))
         self.loaded.let_go()
 
+    def keep_times(self, found: Iterable[tuple[CellKey, Mapping[str, Any]]]) -> None:
+        """Keep what has been timed."""
+        for key, timing in found:
+            self.directory.cell(key).set_timing(dict(timing))
+
+    def _workers(self) -> Elsewhere:
+        if self._elsewhere is None:
+            from bench.run.elsewhere import Elsewhere
+
+            self.loaded.let_go()
+            self._elsewhere = Elsewhere(self)
+        return self._elsewhere
+
     def _measure_cell(self, cell: Cell) -> None:
-        sampler = self.loaded.sampler(cell.key.label, cell.key.scale) if self._needs_method(cell) else None
-        filling, missing = self._incomplete(cell), self._missing(cell)
-        before = (cell.read("samples"), cell.read("images")) if filling else None
+        if self.needs_samples(cell):
+            self.loaded.sampler(cell.key.label, cell.key.scale)
+        filling, missing = self.incomplete(cell), self.missing(cell)
+        before = self.rows(cell) if filling else None
         total, left = sum(map(len, self.images.batches(self.images.selected))), sum(map(len, [*filling, *missing]))
         interval = 0.2 if sys.stderr.isatty() else 30.0
         with tqdm(
@@ -248,53 +265,75 @@ class Session:
             mininterval=interval, maxinterval=interval,
         ) as bar:  # fmt: skip
             for batch in filling:
-                self._fill(cell, sampler, batch, before)
+                self._fill(cell, batch, before)
                 bar.update(len(batch))
             for batch in missing:
-                assert sampler is not None
-                self._compute(cell, sampler, batch)
+                self.keep(self.computing.measure(cell.key, batch, self.shown(cell.key.scale, batch)))
                 bar.update(len(batch))
-        if self.config.shard is None:
-            cell.compact()
-        if self._untimed(cell) and sampler is not None:
-            self._time(cell, sampler.method)
+        cell.compact()
 
-    def _time(self, cell: Cell, method: Method) -> None:
-        y = self.images.any_observation(cell.key.scale)
-        if y is not None:
-            measured = timing.measure(method, y, cell.key.tau, self.config.seed, self.config.timing)
-            compute = self.loaded.compute(cell.key.label)
-            cell.set_timing({**measured.record(), "compute": compute, **self.loaded.machine})
+    def _fill(self, cell: Cell, batch: Sequence[int], before: Frames | None) -> None:
+        """Add metrics to rows, from stored samples or from samples that are drawn again."""
+        stored, drawn = self.split(cell, batch)
+        if stored:
+            samples = {i: self.read(cell, i) for i in stored}
+            self.merge(self.computing.fill(cell.key, self.lacking(cell, stored), samples), before)
+        if drawn:
+            shown = self.shown(cell.key.scale, drawn)
+            self.merge(self.computing.fill_again(cell.key, self.lacking(cell, drawn), drawn, shown), before)
 
-    def _compute(self, cell: Cell, sampler: Sampler, batch: Sequence[int]) -> None:
-        """Sample a batch of images, keep what is to be kept, and add its rows."""
-        images, samples, raw = self._sample(cell, sampler, self.images.load_all(batch, cell.key.scale))
-        if images:
-            values, known = self._evaluate(cell, images, samples, raw, self._metrics)
-            cell.add(images[0].index, *_frames(cell.key, images, samples.shape[1], values, known))
+    def rows(self, cell: Cell) -> Frames:
+        """Rows of a cell, to which metrics are added."""
+        return cell.read("samples"), cell.read("images")
 
-    def _sample(self, cell: Cell, sampler: Sampler, images: list[Image]) -> tuple[list[Image], Tensor, Tensor]:
-        """Sample, and keep samples; without images for which the method failed.
+    def split(self, cell: Cell, batch: Sequence[int]) -> tuple[list[int], list[int]]:
+        """Those images of a batch whose samples can be read, and those whose samples are drawn again."""
+        stored = [i for i in batch if self.readable(cell, i)]
+        return stored, [i for i in batch if i not in stored]
 
-        Returns:
-            images, their samples, and these as the method returned them.
+    def lacking(self, cell: Cell, indices: Sequence[int]) -> list[str]:
+        """What is computed of samples and one of these images lacks."""
+        state = self._state(cell)
+        return [n for n in self.computing.computed_names if any(n not in state[i] for i in indices)]
 
-        """
-        if not images:
-            return [], torch.empty(0), torch.empty(0)
-        raw = sampler.raw(torch.stack([i.y for i in images]), [i.name for i in images], cell.key.tau)
-        samples = sampler.finished(raw)
-        finite = finite_images(samples)
-        for image in (i for i, good in zip(images, finite, strict=True) if not good):
-            self.fail(cell.key.folder, "the method returned NaN or infinite values", image.name)
-        images = [i for i, good in zip(images, finite, strict=True) if good]
-        good = torch.from_numpy(finite).to(samples.device)
-        samples, raw = samples[good], raw[good]
-        for image, x in zip(images, samples, strict=True):
-            if image.index in self.kept:
-                cell.samples.write(image.index, x, sampler.method.operator, self.rounded)
-                self._keep_picture(cell.key.scale, image)
-        return images, samples, raw
+    def read(self, cell: Cell, index: int) -> Tensor:
+        """The samples [n, 3, H, W] that are kept of an image."""
+        operator = self.images.operator(cell.key.scale)
+        return cell.samples.read(index, self.loaded.samples(cell.key.label), operator)
+
+    # keeping
+
+    def keep(self, done: Computed) -> None:
+        """Keep what has been computed of a batch: samples and pictures, then its rows."""
+        self._keep_samples(done)
+        if done.images:
+            cell = self.directory.cell(done.key)
+            cell.add(done.images[0].index, *frames(done.key, done.images, done.n, done.values, done.known))
+
+    def merge(self, done: Computed, before: Frames | None) -> None:
+        """Keep metrics that images lacked: their rows with old and new values together."""
+        self._keep_samples(done)
+        if not done.images:
+            return
+        assert before is not None
+        cell = self.directory.cell(done.key)
+        state = self._state(cell)
+        known = [union(state[i.index], k) for i, k in zip(done.images, done.known, strict=True)]
+        new = frames(done.key, done.images, done.n, done.values, known)
+        indices = [i.index for i in done.images]
+        cell.add(indices[0], *merged(before, new, indices, done.values))
+
+    def _keep_samples(self, done: Computed) -> None:
+        cell, operator = self.directory.cell(done.key), self.images.operator(done.key.scale)
+        for index, x in done.kept.items():
+            cell.samples.write(index, x, operator, self.computing.rounded)
+        for index, pictures in done.pictures.items():
+            self.directory.set_image(done.key.scale, index, *pictures)
+
+    def shown(self, scale: int, indices: Collection[int]) -> list[int]:
+        """Those of the images whose samples are kept, or that a figure has shown."""
+        kept = self.computing.kept
+        return [i for i in indices if i in kept or self.directory.image_folder(scale, i).is_dir()]
 
     def _restore_pictures(self, keys: Collection[CellKey]) -> None:
         """Make pictures of images again that have samples but lost theirs."""
@@ -302,84 +341,25 @@ class Session:
             samples = [self.directory.cell(k).samples for k in keys if k.scale == scale]
             names = [p.name for p in self.directory.image_folder(scale, 0).parent.glob("*")]
             shown = {int(name) for name in names if name.isdecimal()}
-            shown |= set(self.images.selected[: self.config.figure_images])
+            shown |= set(self.computing.kept)
             lost = (i for i in sorted(shown) if i < len(self.images.dataset) and not self.directory.has_image(scale, i))
             for index in (i for i in lost if any(s.count(i) for s in samples)):
-                if (image := self.images.load(index, scale)) is not None:
-                    self._keep_picture(scale, image, always=True)
+                self._show(scale, index)
 
-    def _keep_picture(self, scale: int, image: Image, always: bool = False) -> None:
-        """Keep an image for the figures, where they show it or have shown it."""
-        shown = image.index < self.images.selected.start + self.config.figure_images
-        shown |= always or self.directory.image_folder(scale, image.index).is_dir()
-        if shown and (range := self.images.operator(scale).range) is not None:
-            self.directory.set_image(scale, image.index, as_picture(image.hr, range), as_picture(image.y, range))
-
-    def _fill(self, cell: Cell, sampler: Sampler | None, batch: Sequence[int], before: Frames | None) -> None:
-        """Add metrics to rows, from stored samples or from samples that are drawn again."""
-        assert before is not None
-        stored = [i for i in batch if self._readable(cell, i)]
-        images = self.images.load_all(stored, cell.key.scale)
-        self._fill_images(cell, images, [self._read(cell, image.index) for image in images], None, before)
-        drawn = self.images.load_all([i for i in batch if i not in stored], cell.key.scale)
-        if drawn and sampler is not None:
-            images, samples, raw = self._sample(cell, sampler, drawn)
-            self._fill_images(cell, images, list(samples), raw, before)
-
-    def _deterministic(self, cell: Cell) -> bool:
-        names = {m.label: m.name for m in self.config.methods}
-        return bool(methods.facts(names[cell.key.label]).deterministic)
-
-    def _read(self, cell: Cell, index: int) -> Tensor:
-        operator = self.images.operator(cell.key.scale)
-        return cell.samples.read(index, self.loaded.samples(cell.key.label), operator).to(self.images.device)
-
-    def _fill_images(
-        self, cell: Cell, images: list[Image], samples: list[Tensor], raw: Tensor | None, before: Frames
-    ) -> None:
-        """Compute the metrics that images lack, and add their rows, old and new values together."""
-        state = self._state(cell)
-        names = [n for n in self.computed_names if any(n not in state[i.index] for i in images)]
-        if not names:
-            return
-        loaded = {n: self._metrics[n] for n in names}
-        values, known = self._evaluate(cell, images, torch.stack(samples), raw, loaded)
-        known = [_union(state[i.index], k) for i, k in zip(images, known, strict=True)]
-        indices = [i.index for i in images]
-        merged = []
-        for old, new in zip(before, _frames(cell.key, images, len(samples[0]), values, known), strict=True):
-            kept = old[old["index"].isin(indices)].reset_index(drop=True)
-            merged.append(kept.assign(**{n: new[n] for n in (*values, "metrics") if n in new}))
-        cell.add(indices[0], *merged)
-
-    def _evaluate(
-        self,
-        cell: Cell,
-        images: list[Image],
-        samples: Tensor,
-        raw: Tensor | None,
-        loaded: dict[str, Metric | Statistic],
-    ) -> tuple[dict[str, np.ndarray], list[set[str]]]:
-        """Values of metrics, and for each image the names of those that it has (`FAILED` where one failed)."""
-        known = [set(loaded) for _ in images]
-
-        def failed(name: str, row: int, error: Exception) -> None:
-            known[row] ^= {name, name + FAILED}
-            self.fail(cell.key.folder, f"{name} failed: {type(error).__name__}: {error}", images[row].name)
-
-        e = Evaluation(
-            torch.stack([i.hr for i in images]), torch.stack([i.y for i in images]), samples,
-            self.images.operator(cell.key.scale), self._deterministic(cell), raw,
-            self._posterior(cell.key.scale) if self._statistics else None, self.config.n,
-        )  # fmt: skip
-        return evaluate(loaded, e, failed), known
+    def _show(self, scale: int, index: int) -> None:
+        """Keep the pictures of an image."""
+        if (image := self.images.load(index, scale)) is not None:
+            done = Computed(CellKey("", scale, None))
+            self.computing.show(done, image)
+            for pictures in done.pictures.values():
+                self.directory.set_image(scale, index, *pictures)
 
     def _say_failed_before(self, cells: Sequence[Cell]) -> None:
         """Record metrics that failed for an image, in an earlier start, and cannot be tried again."""
         for cell in cells:
             names = {i: name for i, (name, _) in cell.contents().items()}
             for index, known in self._state(cell).items():
-                for metric in self.computed_names:
+                for metric in self.computing.computed_names:
                     if metric + FAILED in known and not self._fillable(cell, index) and index in self.images.selected:
                         reason = f"{metric} failed in an earlier start; resample=true tries it again"
                         self.fail(cell.key.folder, reason, names[index])
@@ -401,59 +381,22 @@ class Session:
             whether all of them are there now.
 
         """
-        complete = True
-        for key in keys:
-            cell = self.directory.cell(key)
-            n = min(samples, self.loaded.samples(key.label))
-            for index in indices:
-                shown = self.directory.has_image(key.scale, index)
-                if not shown and (image := self.images.load(index, key.scale)) is not None:
-                    self._keep_picture(key.scale, image, always=True)
-            lacking = [i for i in indices if cell.samples.count(i) < n]
-            if not lacking:
-                continue
-            if (key.label, key.scale) not in self.loaded.broken:
-                with self.loaded.guarded(key.label, key.scale):
-                    self._draw_cell(cell, lacking, n)
-            complete &= all(cell.samples.count(i) >= n for i in lacking)
-        return complete
+        for scale, index in dict.fromkeys((k.scale, i) for k in keys for i in indices):
+            if not self.directory.has_image(scale, index):
+                self._show(scale, index)
+        wanted = {k: min(samples, self.loaded.samples(k.label)) for k in keys}
+        lacking = [(k, i) for k, n in wanted.items() for i in indices if self.directory.cell(k).samples.count(i) < n]
+        left = [(k, i) for k, i in lacking if (k.label, k.scale) not in self.loaded.broken]
+        if left and self.config.launch.elsewhere:
+            self._workers().draw(left, wanted)
+        else:
+            for key, index in left:
+                if (key.label, key.scale) not in self.loaded.broken:
+                    with self.loaded.guarded(key.label, key.scale):
+                        self.keep_drawn(self.computing.draw(key, index, wanted[key]))
+        return all(self.directory.cell(k).samples.count(i) >= wanted[k] for k, i in lacking)
 
-    def _draw_cell(self, cell: Cell, indices: Sequence[int], n: int) -> None:
-        sampler = self.loaded.sampler(cell.key.label, cell.key.scale)
-        sampler = Sampler(sampler.method, cell.key.label, self.config.seed, n, self.config.quantise)
-        images = self.images.load_all(indices, cell.key.scale)
-        cell.set_drawn({image.index: (image.name, image.content) for image in images})
-        for image in images:
-            self._keep_picture(cell.key.scale, image)
-            x = sampler(image.y[None], [image.name], cell.key.tau)
-            if finite_images(x).all():
-                cell.samples.write(image.index, x[0], sampler.method.operator, self.rounded)
-            else:
-                self.fail(cell.key.folder, "the method returned NaN or infinite values", image.name)
-
-
-def _frames(
-    key: CellKey, images: Sequence[Image], n: int, values: dict[str, np.ndarray], known: Sequence[set[str]]
-) -> Frames:
-    """Rows per sample and rows per image."""
-    of_samples, of_images = columns(values)
-    rows = pd.DataFrame(
-        {
-            "method": key.label,
-            "scale": key.scale,
-            "tau": np.nan if key.tau is None else key.tau,
-            "index": [i.index for i in images],
-            "image": [i.name for i in images],
-        }
-    )
-    samples = rows.loc[rows.index.repeat(n)].reset_index(drop=True)
-    samples["sample"] = list(range(n)) * len(images)
-    samples["metrics"] = np.repeat([" ".join(sorted(k)) for k in known], n)
-    rows["content"] = [i.content for i in images]
-    return pd.concat([samples, of_samples], axis=1), pd.concat([rows, of_images], axis=1)
-
-
-def _union(before: Collection[str], new: Collection[str]) -> set[str]:
-    """Metrics of both; one that has been tried again is what it is now."""
-    tried = {name.removesuffix(FAILED) for name in new}
-    return {name for name in before if name.removesuffix(FAILED) not in tried} | set(new)
+    def keep_drawn(self, done: Computed) -> None:
+        """Keep samples that are not measured, and which image they are of."""
+        self.directory.cell(done.key).set_drawn({i.index: (i.name, i.content) for i in done.images})
+        self._keep_samples(done)

@@ -3,12 +3,12 @@
 ::
 
     config.yaml            the resolved configuration of the last start
-    environment.json       one entry per start: versions, device, threads, part, options of computing, git state
+    environment.json       one entry per start: versions, device, threads, workers, options of computing, git state
     failures.jsonl         what failed in the last start, and why
     compute.json           rows together in a network, as measured, by method, scale, device and threads
     perceptual.json        what perceptual=auto was when the directory was made
     images.json            files of the images as they were when their content was last seen
-    *.I-of-N.*             those of a process that measures a part of the images
+    launch/                tasks and answers of workers while they work
     cells/LABEL_x8_tau0.8/ one method at one scale and temperature
         cell.json          what its rows depend on; rows of anything else are never mixed in
         facts.json         what the method declares about itself
@@ -21,7 +21,7 @@
         samples/           the samples themselves, 000007_2.png: image 7, sample 2
         hashes/            their pixels' sha256, a file per image: a replaced file is never taken for a sample
         superseded-1/      what stale=recompute has set aside
-    images/x8/000000/      hr.png and lr.png of the images that figures show
+    images/x8/000000/      hr.png and lr.png of the images that have samples
     table.csv .md .tex     and the other tables and figures, made again from the rows at any time
 
 Every file is written under a temporary name, flushed to disk and renamed, so that it is either there in full or not
@@ -32,24 +32,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import BaseFileLock, FileLock, Timeout
+from filelock import FileLock, Timeout
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from yaml import YAMLError
 
-from bench.config import Shard
 from bench.errors import BenchError, near_matches
 from bench.files import disk_errors, read_json, write_atomic, write_json, write_png
 from bench.run.cell import Cell, CellKey
 
 PATIENCE = 2.0
-"""Seconds to wait for a lock: a part holds that of the whole while it begins."""
+"""Seconds to wait for the lock of a run that is just ending."""
 
 
 class _Rows(BaseModel):
@@ -74,35 +73,17 @@ class _Config(BaseModel):
 
 
 class RunDir:
-    """A run directory at `path`, as a whole or as one of the processes that share it see it (`shard`)."""
+    """A run directory at `path`."""
 
-    def __init__(self, path: Path, shard: Shard | None = None) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
-        self._suffix = "" if shard is None else f".{shard.index}-of-{shard.count}"
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the directory, or this process's part of it; BenchError if another run has it.
-
-        A whole run excludes every other one. Parts exclude whole runs and the same part.
-        """
+        """Hold the directory; BenchError if another run has it."""
         with disk_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-        with ExitStack() as stack:
-            whole = stack.enter_context(self._hold("run.lock"))
-            if self._suffix:
-                stack.enter_context(self._hold(f"run{self._suffix}.lock"))
-                whole.release()
-            else:
-                for path in self.path.glob("run.*-of-*.lock"):
-                    with self._hold(path.name):
-                        pass
-            yield
-
-    @contextmanager
-    def _hold(self, name: str) -> Iterator[BaseFileLock]:
-        with disk_errors(self.path):
-            lock = FileLock(self.path / name)
+            lock = FileLock(self.path / "run.lock")
             try:
                 lock.acquire(timeout=PATIENCE)
             except Timeout:
@@ -110,7 +91,7 @@ class RunDir:
                     f"Another run is working in {self.path}: wait for it, or use another out=DIR."
                 ) from None
         try:
-            yield lock
+            yield
         finally:
             lock.release()
 
@@ -140,21 +121,16 @@ class RunDir:
         """Write the configuration of this start."""
         write_atomic(self.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(record))))
 
-    @contextmanager
-    def claiming(self) -> Iterator[None]:
-        """Wait until no other part compares or claims cells, and keep them from it meanwhile."""
-        with disk_errors(self.path):
-            lock = FileLock(self.path / "claim.lock")
-            lock.acquire()
-        try:
-            yield
-        finally:
-            lock.release()
-
     def add_environment(self, environment: Mapping[str, Any]) -> None:
         """Append what this start runs on."""
-        path = self.path / f"environment{self._suffix}.json"
+        path = self.path / "environment.json"
         write_json(path, [*(read_json(path, list[dict[str, Any]]) if path.exists() else []), dict(environment)])
+
+    def amend_environment(self, more: Mapping[str, Any]) -> None:
+        """Add to what this start runs on."""
+        path = self.path / "environment.json"
+        *before, last = read_json(path, list[dict[str, Any]])
+        write_json(path, [*before, last | dict(more)])
 
     def perceptual(self, asked: str) -> str | None:
         """The perceptual distance that was taken in an earlier start for what was asked, None before that."""
@@ -171,27 +147,35 @@ class RunDir:
 
     def rows_together(self, of: Mapping[str, Any]) -> int | None:
         """Rows together that an earlier start has chosen for a method on a device (`of`), None if none has."""
-        for path in sorted(self.path.glob("compute*.json")):
-            for record in read_json(path, list[_Rows]):
-                if all(record.get(k) == v for k, v in of.items()):
-                    return int(record["rows"])
+        for record in self._rows():
+            if all(record.get(k) == v for k, v in of.items()):
+                return int(record["rows"])
         return None
+
+    def _rows(self) -> list[dict[str, Any]]:
+        path = self.path / "compute.json"
+        return list(read_json(path, list[_Rows])) if path.is_file() else []
 
     def set_rows_together(self, of: Mapping[str, Any], rows: int) -> None:
         """Keep a choice of rows together for later starts."""
-        path = self.path / f"compute{self._suffix}.json"
-        write_json(path, [*(read_json(path, list[_Rows]) if path.is_file() else []), {**of, "rows": rows}])
+        write_json(self.path / "compute.json", [*self._rows(), {**of, "rows": rows}])
+
+    def write_error(self, name: str, text: str) -> Path:
+        """Keep the traceback of a method that failed; return where it is."""
+        path = self.path / "errors" / f"{name}.txt"
+        write_atomic(path, text)
+        return path
 
     def seen(self) -> dict[int, tuple[str, str]]:
         """Fingerprint (`Dataset.fingerprint`) and content of images whose content has been looked at."""
-        found: dict[int, tuple[str, str]] = {}
-        for path in sorted(self.path.glob("images*.json")):
-            found |= {int(i): (f, c) for i, (f, c) in read_json(path, dict[int, tuple[str, str]]).items()}
-        return found
+        path = self.path / "images.json"
+        if not path.is_file():
+            return {}
+        return {int(i): (f, c) for i, (f, c) in read_json(path, dict[int, tuple[str, str]]).items()}
 
     def set_seen(self, seen: Mapping[int, tuple[str, str]]) -> None:
         """Replace what `seen` returns."""
-        write_json(self.path / f"images{self._suffix}.json", {str(i): list(v) for i, v in sorted(seen.items())})
+        write_json(self.path / "images.json", {str(i): list(v) for i, v in sorted(seen.items())})
 
     def cell(self, key: CellKey) -> Cell:
         """Return the cell of a key."""
@@ -228,7 +212,7 @@ class RunDir:
     @property
     def failures_file(self) -> Path:
         """Where `failures` are."""
-        return self.path / f"failures{self._suffix}.jsonl"
+        return self.path / "failures.jsonl"
 
     @property
     def failures(self) -> list[dict[str, Any]]:
@@ -266,6 +250,6 @@ class RunDir:
                     path.unlink()
 
     def set_image(self, scale: int, index: int, hr: np.ndarray, lr: np.ndarray) -> None:
-        """Keep an image and its observation, uint8 [H, W, 3] and [h, w, 3], for the figures."""
+        """Keep an image and its observation, uint8 [H, W, 3] and [h, w, 3], for figures and report."""
         for name, picture in (("hr", hr), ("lr", lr)):
             write_png(self.image_folder(scale, index) / f"{name}.png", picture)

@@ -19,6 +19,7 @@ from torch import Tensor
 from bench.errors import BenchError
 from bench.files import replacing
 from bench.machine import is_out_of_memory
+from bench.training.config import TrainConfig
 
 CHECKPOINT = "checkpoint.pt"
 FREE = {"steps", "budget", "log_every", "save_every", "val_every"}
@@ -111,8 +112,10 @@ def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
 def _changes(then: Mapping[str, Any], now: Mapping[str, Any], other_images: bool) -> Iterator[str]:
     """Name the settings that are others and matter; those that choose images matter where the images are others."""
     schedule = now.get("schedule")
+    added = {k: field.default for k, field in TrainConfig.model_fields.items() if k not in then}  # settings since then
+    then = {**json.loads(json.dumps(added, default=str)), **then}
     bound, what = BOUND.get(str(schedule), ("", ""))
-    for key in sorted(then.keys() | now.keys()):
+    for key in sorted((then.keys() - added.keys()) | now.keys()):
         old, new = then.get(key), now.get(key)
         of_images = key in OF_IMAGES or key.startswith("dataset.")
         if old == new or (key in FREE and key != bound) or (of_images and not other_images):

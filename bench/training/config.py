@@ -62,15 +62,21 @@ class TrainConfig(Settings):
     betas: tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(gt=0, le=1)]] = setting(
         (0.9, 0.9), help="of AdamW"
     )
-    weight_decay: float = setting(0.0, ge=0, help="of AdamW")
+    weight_decay: float = setting(0.0, ge=0, help="of AdamW; without any it is Adam")
     warmup: int = setting(100, ge=0, help="steps in which the learning rate rises")
-    schedule: Literal["constant", "cosine", "plateau"] = setting(
+    schedule: Literal["constant", "cosine", "plateau", "multistep"] = setting(
         "constant",
-        help="cosine: to zero at `steps`; plateau: x 0.1 after `patience` validations without 1% of improvement",
+        help="cosine: to zero at `steps`; plateau: x 0.1 after `patience` validations without 1% of improvement; "
+        "multistep: x `gamma` at each of `milestones`",
     )
+    milestones: tuple[Annotated[int, Field(ge=1)], ...] = setting((), help="steps, counted from 1, of multistep")
+    gamma: float = setting(0.5, gt=0, le=1, help="of multistep")
     patience: int = setting(5, ge=0, help="validations, of the plateau")
     min_lr: float = setting(0.0, ge=0, help="smallest learning rate of the plateau")
-    clip: float = setting(200.0, gt=0, help="largest norm of the gradient")
+    clip: float | None = setting(200.0, gt=0, help="largest norm of the gradient; null for any")
+    clip_value: float | None = setting(
+        None, gt=0, help="largest absolute value of the gradient's elements, before `clip`; null for any"
+    )
     skip: float | None = setting(
         None,
         gt=0,
@@ -78,13 +84,16 @@ class TrainConfig(Settings):
     )
     ema: float = setting(
         0.999,
-        gt=0,
+        ge=0,
         le=1,
-        help="decay of the averaged weights, shorter at first: min(ema, (1 + step) / (10 + step))",
+        help="decay of the averaged weights, shorter at first: min(ema, (1 + step) / (10 + step)); 0 for no average",
     )
     pool: int = setting(30000, ge=1, help="training images at most; made or read once and kept in the cache folder")
     val: int = setting(128, ge=1, help="validation images at most")
     flip: bool = setting(True, help="mirror half of the training images")
+    crop: int | None = setting(
+        None, ge=1, help="side of the random squares of images that are trained on; null for whole images"
+    )
     log_every: int = setting(50, ge=1, help="steps between entries of the log")
     val_every: int = setting(1000, ge=1, help="steps between validations")
     save_every: float = setting(120.0, ge=0, help="seconds between checkpoints; 0 for one at every step")

@@ -1,4 +1,7 @@
-"""Training images: a fixed pool, kept on disk once it is made, and the order in which it is visited."""
+"""Training images: a fixed pool, kept on disk once it is made, and the order in which it is visited.
+
+Images of a known distribution are drawn when a step asks for them: of those there can be as many as steps use.
+"""
 
 from __future__ import annotations
 
@@ -20,10 +23,29 @@ from bench.files import cache_dir, replacing, sha256, write_atomic
 CHUNK = 32
 
 
-class Pool(NamedTuple):
-    """Images uint8 [N, H, H, 3], memory-mapped, and the sha256 of the file that holds them."""
+class Drawn:
+    """The first images of a dataset, drawn anew whenever they are asked for: pool[numbers] is [B, H, H, 3]."""
 
-    images: np.ndarray
+    def __init__(self, dataset: Dataset, count: int) -> None:
+        self.dataset, self.numbers = dataset, range(count)
+        self.shape = (count, dataset.size, dataset.size, 3)
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, which: np.ndarray | slice) -> np.ndarray:
+        chosen = self.numbers[which] if isinstance(which, slice) else [self.numbers[i] for i in which]
+        return self.dataset.load_many(chosen)
+
+
+Images = np.ndarray | Drawn
+"""[N, H, H, 3] by numbers or slices: uint8, memory-mapped, or float32 of a dataset whose images have no range."""
+
+
+class Pool(NamedTuple):
+    """Images, and a sha256 that tells them from others: of the file that holds them, or of what draws them."""
+
+    images: Images
     sha256: str
 
 
@@ -44,14 +66,17 @@ def make_splits(config: Mapping[str, Any], pool: int, val: int) -> tuple[Pool, P
 
 
 def _kept(dataset: Dataset, name: str, most: int) -> Pool:
-    """Load images once and keep them in the cache folder, under what they are."""
+    """Load images once and keep them in the cache folder, under what they are; or none where they can be drawn."""
     numbers = range(min(most, len(dataset)))
     if not len(numbers):
         raise BenchError(f"{name} has no images for training: use a larger dataset.")
+    if dataset.mixture is not None:
+        return Pool(Drawn(dataset, len(numbers)), dataset.fingerprint(numbers))
     path = cache_dir() / "pools" / f"{name}-{dataset.size}-{dataset.fingerprint(numbers)[:16]}.npy"
     if not path.exists():
         with replacing(path) as temporary:
-            array = np.lib.format.open_memmap(temporary, "w+", np.uint8, (len(numbers), dataset.size, dataset.size, 3))
+            dtype = np.float32 if dataset.range is None else np.uint8
+            array = np.lib.format.open_memmap(temporary, "w+", dtype, (len(numbers), dataset.size, dataset.size, 3))
             _fill(array, dataset)
             array.flush()
     return Pool(np.load(path, mmap_mode="r"), _digest(path))
@@ -108,10 +133,21 @@ class Order:
         flips = np.random.default_rng([self.seed, 1, step]).random(self.batch) < 0.5
         return numbers, flips & self.flip
 
+    def corners(self, step: int, places: int) -> np.ndarray:
+        """Where each image of a step is cropped: [batch, 2] row and column, from 0 to below `places`."""
+        return np.random.default_rng([self.seed, 2, step]).integers(places, size=(self.batch, 2))
+
+
+def cropped(images: np.ndarray, corners: np.ndarray, side: int) -> np.ndarray:
+    """Squares [B, side, side, 3] of images [B, H, H, 3], from their corners [B, 2]."""
+    pairs = zip(images, corners, strict=True)
+    return np.stack([image[row : row + side, column : column + side] for image, (row, column) in pairs])
+
 
 def to_tensor(images: np.ndarray, flips: np.ndarray | None, device: torch.device) -> Tensor:
-    """uint8 [B, H, H, 3] to float32 [B, 3, H, H] in [0, 1] on the device."""
-    x = torch.from_numpy(np.array(images)).to(device).permute(0, 3, 1, 2).float() / 255
+    """[B, H, H, 3], uint8 or float32, to float32 [B, 3, H, H] on the device; 255 becomes 1."""
+    x = torch.from_numpy(np.array(images)).to(device).permute(0, 3, 1, 2).float()
+    x = x / 255 if images.dtype == np.uint8 else x
     if flips is not None and flips.any():
         mirrored = torch.from_numpy(flips).to(device)
         x = torch.where(mirrored[:, None, None, None], x.flip(-1), x)

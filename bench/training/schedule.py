@@ -24,7 +24,9 @@ def ema_decay(step: int, limit: float) -> float:
 
 
 class Schedule:
-    """Warmup, times a cosine or a factor that falls where validation does not improve, but never below `min_lr`.
+    """Warmup, times a cosine, or a factor that falls at `milestones` or where validation does not improve.
+
+    It is never below `min_lr`.
 
     Each rate follows from the step, and from ``best``, ``bad`` and ``factor`` of the state, so that any step can be
     resumed.
@@ -61,4 +63,6 @@ class Schedule:
         multiplier = min(1.0, (step + 1) / max(1, c.warmup)) * self._factor
         if c.schedule == "cosine":
             multiplier *= 0.5 * (1 + math.cos(math.pi * min(1.0, step / c.steps)))
+        if c.schedule == "multistep":
+            multiplier *= c.gamma ** sum(step + 1 >= milestone for milestone in c.milestones)
         return max(multiplier, c.min_lr / c.lr)

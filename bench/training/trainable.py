@@ -23,6 +23,10 @@ class Trainable(nn.Module, ABC):
 
     scaled: ClassVar[bool] = False
     """Whether it is trained for one scale factor; without it y is None."""
+    turns: tuple[str, ...] = ()
+    """Losses that get a step of the optimiser each, one after the other; where there are none, "loss" gets one."""
+    turn: str | None = None
+    """While a step is made, the one whose turn it is: "loss" is then this one alone. Set by the trainer."""
 
     def trained(self) -> dict[str, nn.Parameter]:
         """Return the parameters to be fitted, by name; all by default. The others are frozen."""

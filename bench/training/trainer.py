@@ -25,7 +25,7 @@ from bench.operators import Operator, to_uint8
 from bench.operators.bicubic import Bicubic
 from bench.training.checkpoint import CHECKPOINT, Identity, hash_tensors, read_checkpoint, write_checkpoint
 from bench.training.config import TrainConfig
-from bench.training.data import Order, make_splits, to_tensor
+from bench.training.data import Images, Order, cropped, make_splits, to_tensor
 from bench.training.schedule import Schedule, ema_decay
 from bench.training.trainable import BatchNoise, Trainable
 
@@ -145,9 +145,12 @@ class Trainer:
         frozen = {name: p for name, p in self.module.named_parameters() if not p.requires_grad}
         self.identity = Identity(c.record, [train.sha256, val.sha256], hash_tensors(frozen))
         self._resume()
-        operator = Bicubic(train.images.shape[1], c.scale, device=self.device) if c.scale else None
+        size = train.images.shape[1]
+        self._check_crop(size)
+        operator = Bicubic(size, c.scale, device=self.device) if c.scale else None
+        self.observed = Bicubic(c.crop, c.scale, device=self.device) if c.crop and c.scale else operator
         if self.state.step == 0:
-            self._initialise(train.images, order, operator)
+            self._initialise(train.images, order)
         self.schedule = Schedule(self.optimizer.optimizer, c, self.state)
         try:
             self._train(train.images, val.images, order, operator)
@@ -169,7 +172,7 @@ class Trainer:
         self._finish(figures)
         return self.state
 
-    def _train(self, train: np.ndarray, val: np.ndarray, order: Order, operator: Operator | None) -> None:
+    def _train(self, train: Images, val: Images, order: Order, operator: Operator | None) -> None:
         """Do the steps, log, validate and save."""
         c, state = self.config, self.state
         first = state.step
@@ -181,9 +184,7 @@ class Trainer:
             mininterval=0.5 if sys.stderr.isatty() else 60.0,
         ) as bar:  # fmt: skip
             while state.step < c.steps and not self._spent():
-                numbers, flips = order(state.step)
-                x = to_tensor(train[numbers[self.rows]], flips[self.rows], self.device)
-                losses = self._step(x, operator)
+                losses = self._step(self._images(train, order, state.step, self.rows))
                 now = time.monotonic()
                 state.seconds += (now - last) * self.fabric.world_size
                 last = now
@@ -206,40 +207,85 @@ class Trainer:
         if state.step > first and not self.any_finite:
             raise self._diverged("its loss was never finite")
 
-    def _initialise(self, train: np.ndarray, order: Order, operator: Operator | None) -> None:
+    def _check_crop(self, size: int) -> None:
+        c = self.config
+        if c.crop is None:
+            return
+        if c.crop > size:
+            raise BenchError(f"crop={c.crop} is more than the images' {size} pixels: use a smaller crop, or crop=null.")
+        if c.scale and c.crop % c.scale:
+            raise BenchError(f"crop={c.crop} is no multiple of scale={c.scale}: use one.")
+
+    def _images(self, train: Images, order: Order, step: int, rows: slice) -> Tensor:
+        """Rows of the images of a step, cropped and mirrored; y is made of what is left."""
+        c = self.config
+        numbers, flips = order(step)
+        images = train[numbers[rows]]
+        if c.crop is not None:
+            images = cropped(images, order.corners(step, train.shape[1] - c.crop + 1)[rows], c.crop)
+        return to_tensor(images, flips[rows], self.device)
+
+    def _initialise(self, train: Images, order: Order) -> None:
         """Let the method set parameters by the first batch, whole, so that all processes set the same."""
         c = self.config
-        numbers, flips = order(0)
-        x = to_tensor(train[numbers], flips, self.device)
-        noise = BatchNoise(c.seed * STEP_SEEDS, c.batch, slice(0, c.batch), self.device)
-        self.module.initialise(x, operator.observe(x) if operator else None, noise)
+        whole = slice(0, c.batch)
+        x = self._images(train, order, 0, whole)
+        noise = BatchNoise(c.seed * STEP_SEEDS, c.batch, whole, self.device)
+        self.module.initialise(x, self.observed.observe(x) if self.observed else None, noise)
         self.ema = {name: p.detach().clone() for name, p in self.trained.items()}
 
-    def _step(self, x: Tensor, operator: Operator | None) -> dict[str, float]:
-        """Do one step and count it; return the losses that are finite and the norm of the gradient."""
+    def _step(self, x: Tensor) -> dict[str, float]:
+        """Do one step, in turns where there are any, and count it; return the finite losses and the largest norm."""
         c, state = self.config, self.state
         noise = BatchNoise(c.seed * STEP_SEEDS + state.step, c.batch, self.rows, self.device)
-        self.optimizer.zero_grad()
-        losses = self.network(x, operator.observe(x) if operator else None, noise)
-        self.fabric.backward(losses["loss"])
-        norm = nn.utils.clip_grad_norm_(self.trained.values(), c.clip)
-        figures = {name: self._mean(v.detach()) for name, v in losses.items()}
-        # every process sees the same averaged gradient, so that all skip together
-        large = not torch.isfinite(norm) or (c.skip is not None and bool(norm >= c.skip))
-        self.whole = False  # until the step is counted: an interruption here must not be saved
-        if not large:
-            self.optimizer.step()
+        y = self.observed.observe(x) if self.observed else None
+        figures = {"loss": 0.0}
+        norms = []
+        for turn in self.module.turns or (None,):
+            self.module.turn = turn
+            try:
+                losses, norm = self._descend(x, y, noise)
+            finally:
+                self.module.turn = None
+            figures |= losses | {"loss": figures["loss"] + losses["loss"]}
+            norms.append(norm)
+        large = [not self._usable(norm) for norm in norms]
+        if not all(large):
             decay = ema_decay(state.step, c.ema)
             get_ema_multi_avg_fn(decay)(list(self.ema.values()), [p.detach() for p in self.trained.values()], 0)
-        state.skipped += int(large)
+        state.skipped += int(any(large))
         state.step += 1
         self.whole = True
-        self.skipped_in_a_row = self.skipped_in_a_row + 1 if large else 0
+        self.skipped_in_a_row = self.skipped_in_a_row + 1 if any(large) else 0
         self.any_finite |= math.isfinite(figures["loss"])
         if self.skipped_in_a_row == MOST_SKIPPED:
             limit = "" if c.skip is None else f" or was at least skip={c.skip:g}"
             raise self._diverged(f"the norm of its gradient was not finite{limit} in {MOST_SKIPPED} steps in a row")
-        return {k: v for k, v in figures.items() if math.isfinite(v)} | {"norm": min(float(norm), 1e9)}
+        return {k: v for k, v in figures.items() if math.isfinite(v)} | {"norm": min(max(norms), 1e9)}
+
+    def _descend(self, x: Tensor, y: Tensor | None, noise: BatchNoise) -> tuple[dict[str, float], float]:
+        """One step of the optimiser, unless the gradient is too large; return all losses and its norm."""
+        self.optimizer.zero_grad()
+        losses = self.network(x, y, noise)
+        self.fabric.backward(losses["loss"])
+        norm = float(self._clip())
+        if self._usable(norm):  # every process sees the same averaged gradient, so that all skip together
+            self.whole = False  # until the step is counted: an interruption here must not be saved
+            self.optimizer.step()
+        return {name: self._mean(v.detach()) for name, v in losses.items()}, norm
+
+    def _usable(self, norm: float) -> bool:
+        return math.isfinite(norm) and (self.config.skip is None or norm < self.config.skip)
+
+    def _clip(self) -> Tensor:
+        """Clip the elements of the gradient, then its norm; return what the norm was before."""
+        c, parameters = self.config, list(self.trained.values())
+        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        if c.clip_value is not None:
+            nn.utils.clip_grad_value_(parameters, c.clip_value)
+        if c.clip is not None:
+            nn.utils.clip_grad_norm_(parameters, c.clip)
+        return norm
 
     def _finite(self) -> bool:
         """Whether all weights and averages are."""
@@ -268,7 +314,7 @@ class Trainer:
         return bool(self.fabric.broadcast(spent) > 0)
 
     @torch.no_grad()
-    def _validate(self, val: np.ndarray, operator: Operator | None) -> dict[str, float]:
+    def _validate(self, val: Images, operator: Operator | None) -> dict[str, float]:
         """Losses and LR-RMSE (in 8-bit levels) of the averaged weights, and a grid of samples."""
         if not self._finite():
             raise self._diverged("its weights are not finite")
@@ -282,7 +328,7 @@ class Trainer:
             tqdm.write(f"step {self.state.step}, {hours:.2f} device-hours: {line}", file=sys.stderr)
         return figures
 
-    def _losses(self, val: np.ndarray, operator: Operator | None) -> dict[str, float]:
+    def _losses(self, val: Images, operator: Operator | None) -> dict[str, float]:
         """Means over the validation images, the same for any number of processes."""
         batch = self.config.batch
         totals: dict[str, float] = {}
@@ -327,7 +373,7 @@ class Trainer:
             self._swap()
             self.whole = True
 
-    def _grid(self, val: np.ndarray, operator: Operator | None) -> None:
+    def _grid(self, val: Images, operator: Operator | None) -> None:
         if self.fabric.global_rank > 0:
             return
         x = to_tensor(val[:8], None, self.device)

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from bench.contract import Facts, Noise, register_method
 from bench.network import NetworkMethod, check_scale, pieces
+from bench.weights import find_weights, read_tensors
 from methods.cvdvae.distributions import Gaussian
 from methods.cvdvae.vdvae import Block, LowResolutionConfig, TopDownBlock, Vdvae, VdvaeConfig
-from methods.cvdvae.weights import load_weights
+from methods.cvdvae.weights import SHIPPED, inferred_groups, load_weights
 
 Output = Literal["draw", "mean", "mode"]
 
@@ -44,8 +45,7 @@ def super_resolve(
         [B, n, 3, H, H] in [0, 1], neither projected nor rounded.
 
     """
-    assert model.low is not None
-    k, size, mixtures = model.low.k, model.config.size, model.config.mixtures
+    k, size, mixtures = model.k, model.config.size, model.config.mixtures
     features = model.encoder_y(model.normalise(y))
     # what a branch makes of y's features is the same for all samples of an image
     projected = [block.enc_y.project(features[block.resolution]) for block in model.decoder.blocks[:k]]
@@ -85,7 +85,7 @@ class Cvdvae(NetworkMethod):
     Args:
         prior: shape of the prior.
         prior_weights: file; a bare name is looked for among the shipped weights.
-        low: "x4", "x8" to the shape of the low-resolution encoder.
+        low: "x4", "x8" to the shape of the low-resolution encoder; where its k is None, k is read from its file.
         low_weights: "x4", "x8" to file.
         tau_scope: "prior" or "all".
         output: "draw", "mean" or "mode".
@@ -129,12 +129,14 @@ class Cvdvae(NetworkMethod):
     def load(self) -> None:
         """Build the network for one scale and load its two files."""
         scale = self.operator.scale
-        self.model = Vdvae(self.config, check_scale(self.low, scale, "cvdvae", "low"))
+        low = check_scale(self.low, scale, "cvdvae", "low")
+        file = check_scale(self.low_weights, scale, "cvdvae", "low_weights")
+        if low.k is None:
+            low = low.model_copy(update={"k": inferred_groups(read_tensors(find_weights(file, SHIPPED)))})
+        self.model = Vdvae(self.config, low)
         self.loaded = {
             "prior": load_weights(self.model, self.prior_weights, part="prior"),
-            "encoder": load_weights(
-                self.model, check_scale(self.low_weights, scale, "cvdvae", "low_weights"), part="low"
-            ),
+            "encoder": load_weights(self.model, file, part="low"),
         }
         self.place(self.model, compile_blocks)
 

@@ -120,8 +120,7 @@ class CvdvaeTraining(Trainable):
         assert y is not None
         model = self.model
         features = model.encoder_y(model.normalise(y))
-        assert model.low is not None
-        k = model.low.k
+        k = model.k
 
         def choose(l: int, block: TopDownBlock, state: Tensor, prior: Gaussian) -> Tensor:
             normal = noise.normal(*prior.mean.shape[1:])

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bench.errors import BenchError
 from bench.network import Settings
 from methods.cvdvae.distributions import MIN_LOG_SCALE, Gaussian, LogisticMixture
 
@@ -81,14 +82,14 @@ class LowResolutionConfig(Settings):
 
     Attributes:
         encoder: bottom-up blocks, beginning at the resolution of y.
-        k: number of latent groups that it infers.
+        k: number of latent groups that it infers; None for as many as the file of its weights has.
         width: channels at resolutions that `widths` does not name.
         widths: channels by resolution; where top-down blocks are conditioned they must be the prior's.
 
     """
 
     encoder: str
-    k: int
+    k: int | None
     width: int = 512
     widths: Mapping[int, int] | None = None
 
@@ -290,15 +291,23 @@ class Decoder(nn.Module):
 
 
 class Vdvae(nn.Module):
-    """A VD-VAE; with `low`, a CVDVAE: the same network and a low-resolution encoder."""
+    """A VD-VAE; with `low`, a CVDVAE: the same network and a low-resolution encoder.
+
+    Raises:
+        BenchError: `low` does not say how many groups it infers.
+
+    """
 
     def __init__(self, config: VdvaeConfig, low: LowResolutionConfig | None = None) -> None:
         super().__init__()
         self.config = config
         self.low = low
+        if low and low.k is None:
+            raise BenchError("The low-resolution encoder has no number of latent groups: give k, as k=43.")
+        self.k: int = (low and low.k) or 0
         first_width = config.channels(config.finest)
         self.encoder = Encoder(config.encoder, 3 * config.patch**2, first_width, config.channels, config.bottleneck)
-        self.decoder = Decoder(config, low.k if low else 0)
+        self.decoder = Decoder(config, self.k)
         if low:
             first = parse_blocks(low.encoder)[0][0]
             self.encoder_y = Encoder(low.encoder, 3, low.channels(first), low.channels, config.bottleneck)
@@ -365,5 +374,5 @@ class Vdvae(nn.Module):
             kls.append(q.kl(block.posterior(block.enc_y, state, low[block.resolution])))
             return draw(l, q)
 
-        self.decoder.run(choose, self.low.k)
+        self.decoder.run(choose, self.k)
         return kls

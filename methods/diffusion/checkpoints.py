@@ -9,9 +9,15 @@ from torch import Tensor
 
 from bench import weights
 from bench.errors import BenchError
+from methods.diffusion.seen import seen
 from methods.diffusion.unet import PriorNetwork, UnetConfig
 
 SHIPPED = Path(__file__).parent / "shipped"
+GAUSSIANS = UnetConfig(
+    size=32, patch=2, channels=64, multipliers=(1, 1, 1), attention=(8, 4), head_channels=32, prediction="velocity"
+)
+NAMED = {"gaussians": (GAUSSIANS, "gaussians32.safetensors")}
+"""Shapes and files of shipped weights that have a name of their own; configs/network/unet/ has the same shapes."""
 
 
 def load_weights(network: PriorNetwork, name: str | Path) -> Path:
@@ -20,7 +26,9 @@ def load_weights(network: PriorNetwork, name: str | Path) -> Path:
     def rename(state: dict[str, Tensor]) -> dict[str, Tensor]:
         return from_guided_diffusion(state, network.config) if "input_blocks.0.0.weight" in state else state
 
-    return weights.load_weights(network.unet, name, shipped=SHIPPED, rename=rename)
+    return weights.load_weights(
+        network.unet, name, shipped=SHIPPED, rename=rename, seen=lambda state: seen(state, network.config)
+    )
 
 
 RESNET = {

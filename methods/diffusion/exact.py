@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Self
 
 import torch
@@ -39,6 +40,21 @@ class Mixture:
         u, s, _ = torch.linalg.svd(factors, full_matrices=False)
         return cls(weights, means, u, s.square() + std.square()[:, None], std.square())
 
+    @cached_property
+    def rows(self) -> Tensor:
+        """All columns as rows [K * R, D]: one product of matrices in the place of K."""
+        return self.basis.mT.flatten(0, 1)
+
+    @cached_property
+    def centres(self) -> Tensor:
+        """Coordinates [K, R] of the means along their own columns."""
+        return torch.einsum("kdr,kd->kr", self.basis, self.means)
+
+    @cached_property
+    def squares(self) -> Tensor:
+        """Squared lengths [K] of the means."""
+        return self.means.square().sum(1)
+
     def affine(self, gain: float, shift: float) -> Mixture:
         """The mixture of gain x + shift; the network's units are those of gain 2, shift -1."""
         square = gain * gain
@@ -62,16 +78,18 @@ def denoise(mixture: Mixture, x: Tensor, kept: float) -> Tensor:
     if kept == 1.0:
         return x
     signal = math.sqrt(kept)
-    r = x[:, None] - signal * mixture.means  # [B, K, D]
-    c = torch.einsum("kdr,bkd->bkr", mixture.basis, r)
+    c = (x @ mixture.rows.T).unflatten(1, mixture.centres.shape) - signal * mixture.centres  # [B, K, R]
     spread, rest = kept * mixture.variances + 1 - kept, kept * mixture.rest + 1 - kept  # variances of x_t
     gain, gain_rest = signal * mixture.variances / spread, signal * mixture.rest / rest
-    along = torch.einsum("kdr,bkr->bkd", mixture.basis, (gain - gain_rest[:, None]) * c)
-    means = mixture.means + gain_rest[:, None] * r + along  # E[x_0 | x_t, k]
-    square = r.square().sum(-1) / rest + ((1 / spread - 1 / rest[:, None]) * c.square()).sum(-1)
+    length = x.square().sum(1, keepdim=True) - 2 * signal * x @ mixture.means.T + kept * mixture.squares  # [B, K]
+    square = length / rest + ((1 / spread - 1 / rest[:, None]) * c.square()).sum(-1)
     volume = spread.log().sum(-1) + (x.shape[1] - spread.shape[-1]) * rest.log()
     share = torch.softmax(mixture.weights.log() - (square + volume) / 2, 1)  # p(k | x_t)
-    return (share[..., None] * means).sum(1)
+    along = share[..., None] * (gain - gain_rest[:, None]) * c
+    # the sum over k of share times E[x_0 | x_t, k] = mean + gain_rest (x - signal mean) + basis (gain - gain_rest) c,
+    # never as [B, K, D], which would not stay in the processor's caches
+    of_means = (share * (1 - signal * gain_rest)) @ mixture.means
+    return of_means + (share * gain_rest).sum(1, keepdim=True) * x + along.flatten(1) @ mixture.rows
 
 
 class ExactDenoiser:

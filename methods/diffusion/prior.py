@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 Prediction = Literal["noise", "velocity", "clean"]
+Variance = Literal["small", "large"]
 Network = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -25,7 +26,8 @@ class Estimate(NamedTuple):
     Attributes:
         x0: the mean of x_0 given x_t, [B, 3, H, W]; not clipped.
         noise: the noise that belongs to it: x_t = sqrt(alpha_bar) x0 + sqrt(1 - alpha_bar) noise.
-        mixing: the learned variance, from -1 (the posterior's) to 1 (beta); None where it is fixed.
+        mixing: the variance of an ancestral step, from -1 (the posterior's) to 1 (beta), learned or fixed; None for
+            the posterior's.
 
     """
 
@@ -80,18 +82,24 @@ class DiffusionPrior(Levels):
         network: (x_t [B, 3, H, W], t [B]) -> [B, 3, H, W], or [B, 6, H, W] with a learned variance behind.
         alpha_bar: float64 [T], falling.
         prediction: what the network's output stands for: the noise, the velocity (Salimans & Ho 2022) or x_0.
+        variance: of the steps where the network has not learned it: the posterior's ("small") or beta ("large").
 
     """
 
-    def __init__(self, network: Network, alpha_bar: Tensor, prediction: Prediction = "noise") -> None:
+    def __init__(
+        self, network: Network, alpha_bar: Tensor, prediction: Prediction = "noise", variance: Variance = "small"
+    ) -> None:
         super().__init__(alpha_bar)
         self.network = network
         self.prediction: Prediction = prediction
+        self.variance: Variance = variance
 
     def __call__(self, x: Tensor, t: int) -> Estimate:
         """Estimate x_0 and the noise in x = x_t [B, 3, H, W]."""
         out = self.network(x, torch.full((len(x),), t, device=x.device))
-        out, mixing = out.chunk(2, 1) if out.shape[1] == 2 * x.shape[1] else (out, None)
+        mixing: Tensor | None = x.new_ones(()) if self.variance == "large" else None
+        if out.shape[1] == 2 * x.shape[1]:
+            out, mixing = out.chunk(2, 1)
         signal, noise = self.signal(t), self.noise(t)
         if self.prediction == "noise":
             return Estimate((x - noise * out) / signal, out, mixing)
@@ -104,7 +112,7 @@ class DiffusionPrior(Levels):
         return self.signal(t) * x0 + self.noise(t) * noise
 
     def ancestral(self, x: Tensor, estimate: Estimate, t: int, u: int, noise: Tensor) -> Tensor:
-        """Draw x_u given x_t and x_0 = its estimate (DDPM), u < t, with the learned variance where there is one."""
+        """Draw x_u given x_t and x_0 = its estimate (DDPM), u < t, with the estimate's variance."""
         kept, before = self.kept(t), self.kept(u)
         alpha = kept / before
         beta = 1 - alpha

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Annotated, Any
 
 import torch
@@ -22,16 +22,18 @@ from pydantic import Field
 from torch import Tensor
 
 from bench.contract import Noise
+from bench.errors import BenchError
 from bench.network import NetworkMethod
 from bench.operators import Operator, Svd
-from methods.diffusion.checkpoints import load_weights
+from methods.diffusion.checkpoints import NAMED, load_weights
 from methods.diffusion.exact import ExactDenoiser, Mixture
+from methods.diffusion.pretrained import Pretrained, is_pretrained
 from methods.diffusion.prior import DiffusionPrior, Levels
 from methods.diffusion.schedule import TRAIN_STEPS, linear
-from methods.diffusion.unet import PriorNetwork, UnetConfig
+from methods.diffusion.unet import DiffusersNetwork, PriorNetwork, UnetConfig
 
 LINEAR = Levels(linear())
-"""Of all priors that are known so far."""
+"""Of all priors but those that bring their own schedule."""
 
 Normal = Callable[[], Tensor]
 """Draws standard normal [R, 3, H, W], a stream of its own for each row."""
@@ -86,27 +88,50 @@ class DiffusionSampler(NetworkMethod):
     """A posterior sampler on an unconditional diffusion prior; one prior serves every operator.
 
     Args:
-        unet: shape of the prior.
-        weights: file; a bare name is looked for among the shipped weights. "exact": no network but the exact denoiser
-            of the dataset's images, where their distribution is known; `unet` does not count then.
+        weights: file; a bare name is looked for among the shipped weights. Without `unet`: "hf:OWNER/NAME@COMMIT" or a
+            folder, a prior in diffusers' format with its own shape, schedule and variance; or "exact", no network but
+            the exact denoiser of the dataset's images, where their distribution is known. "gaussians": the network that
+            was trained on those of dataset=gaussians at 32 pixels.
         steps: steps of the outer loop.
+        unet: shape of the prior whose weights are a file; it does not count for the others.
 
     """
 
     prior: DiffusionPrior
 
     def __init__(
-        self, unet: UnetConfig, weights: str, steps: Annotated[int, Field(ge=2, le=TRAIN_STEPS)], **common: Any
+        self,
+        weights: str,
+        steps: Annotated[int, Field(ge=2, le=TRAIN_STEPS)],
+        unet: UnetConfig | None = None,
+        **common: Any,
     ) -> None:
         super().__init__(**common)
-        self.config = unet
-        self.weights = weights
+        self.config, self.weights = NAMED.get(weights, (unet, weights))
         self.steps = steps
+
+    @cached_property
+    def pretrained(self) -> Pretrained | None:
+        """The prior in diffusers' format, None where it is another one; fetched when it is first asked for."""
+        return Pretrained(self.weights) if is_pretrained(self.weights) and not self.needs_posterior else None
 
     @property
     def size(self) -> tuple[int, int] | None:
         """The prior's; any where it is exact."""
-        return None if self.needs_posterior else (self.config.size, self.config.size)
+        if self.needs_posterior:
+            return None
+        side = self.pretrained.size if self.pretrained else self.shape.size
+        return side, side
+
+    @property
+    def shape(self) -> UnetConfig:
+        """Shape of the network whose weights are a file."""
+        if self.config is None:
+            raise BenchError(
+                f"weights={self.weights} is no folder and no hf:OWNER/NAME, and a file needs the shape of its network: "
+                "mend the name, or choose a prior that has a shape, as prior@methods.NAME=small64."
+            )
+        return self.config
 
     @property
     def needs_posterior(self) -> bool:
@@ -116,17 +141,14 @@ class DiffusionSampler(NetworkMethod):
     @property
     def levels(self) -> Levels:
         """The noise levels of the prior, known before it is loaded."""
-        return getattr(self, "prior", LINEAR)
+        if hasattr(self, "prior"):
+            return self.prior
+        return self.pretrained.levels if self.pretrained else LINEAR
 
     @property
     def evaluations(self) -> int:
         """One per step."""
         return self.steps
-
-    @property
-    def backward_passes(self) -> int:
-        """Gradients through the network per sample."""
-        return 0
 
     def load(self) -> None:
         """Build the network and load its weights, or take the exact denoiser."""
@@ -134,24 +156,30 @@ class DiffusionSampler(NetworkMethod):
             known = self.posterior.mixture  # of images in [0, 1]
             columns = known.factors.flatten(2).mT
             mixture = Mixture.of_factors(known.weights, known.means.flatten(1), columns, known.stds).affine(2.0, -1.0)
-            network = ExactDenoiser(mixture.to(self.device, torch.float64), linear())
-            self.prior = DiffusionPrior(network, linear(), "clean")
-            return
-        unet = PriorNetwork(self.config)
-        self.loaded = {"prior": load_weights(unet, self.weights)}
+            exact = ExactDenoiser(mixture.to(self.device, torch.float64), linear())
+            self.prior = DiffusionPrior(exact, linear(), "clean")
+        elif found := self.pretrained:
+            if self.steps > found.levels.steps:
+                raise BenchError(f"steps={self.steps} is more than the {found.levels.steps} of {self.weights}.")
+            network, self.loaded = found.load()
+            self.prior = DiffusionPrior(self.ready(network), found.alpha_bar, found.prediction, found.variance)
+        else:
+            ours = PriorNetwork(self.shape)
+            self.loaded = {"prior": load_weights(ours, self.weights)}
+            self.prior = DiffusionPrior(self.ready(ours), linear(), self.shape.prediction)
+
+    def ready(self, network: DiffusersNetwork) -> DiffusersNetwork:
+        """Place a network for sampling, with the memory for gradients that is asked for."""
         if self.compute.checkpointing:
-            unet.unet.enable_gradient_checkpointing()
-        self.prior = DiffusionPrior(self.place(unet), linear(), self.config.prediction)
+            network.unet.enable_gradient_checkpointing()
+        placed: DiffusersNetwork = self.place(network)
+        return placed
 
     def draw(self, y: Tensor, n: int, tau: float | None, noise: Noise) -> Tensor:
         """Sample, some rows at a time; there is no temperature."""
         rows = y.repeat_interleave(n, 0)
-        parts = []
-        with self.autocast():
-            for part in self.pieces(len(rows)):
-                normal = partial(noise.normal, 3, *self.operator.size, rows=part)
-                parts.append(self.trajectory(Task(self.operator, rows[part]), normal))
-        return self.finish((torch.cat(parts) + 1) / 2, y)
+        x = self.by_rows(noise, lambda part, normal: self.trajectory(Task(self.operator, rows[part]), normal))
+        return self.finish((x + 1) / 2, y)
 
     @abstractmethod
     def trajectory(self, task: Task, normal: Normal) -> Tensor:

@@ -35,7 +35,7 @@ def make_unet(config: UnetConfig) -> UNet2DModel:
     levels = range(len(config.multipliers))
     down = ["AttnDownBlock2D" if config.attends(i) else "ResnetDownsampleBlock2D" for i in levels]
     up = ["AttnUpBlock2D" if config.attends(i) else "ResnetUpsampleBlock2D" for i in reversed(levels)]
-    unet = UNet2DModel(
+    return UNet2DModel(
         sample_size=config.resolution,
         in_channels=3 * config.patch**2,
         out_channels=6 * config.patch**2,
@@ -53,33 +53,44 @@ def make_unet(config: UnetConfig) -> UNet2DModel:
         flip_sin_to_cos=True,
         freq_shift=0,
     )
-    # Normalisation in float32 under autocast, as in the published network and as on a GPU. On a CPU, bf16 would take
-    # four (forward) to seven times (backward) as long there.
-    for module in unet.modules():
-        if isinstance(module, nn.GroupNorm):
-            module.register_forward_pre_hook(lambda norm, inputs: tuple(x.to(norm.weight.dtype) for x in inputs))
-    return unet
 
 
-class PriorNetwork(nn.Module):
-    """The network, for sampling (within a `DiffusionPrior`) and training."""
+class DiffusersNetwork(nn.Module):
+    """A ``diffusers.UNet2DModel`` of any shape as the network of a prior.
 
-    def __init__(self, config: UnetConfig) -> None:
+    Args:
+        unet: with as many channels as a square of patch x patch pixels has values.
+        patch: side of the squares of pixels that it sees as channels.
+
+    """
+
+    def __init__(self, unet: UNet2DModel, patch: int = 1) -> None:
         super().__init__()
-        self.config = config
-        self.unet = make_unet(config)
+        self.unet, self.patch = unet, patch
+        # Normalisation in float32 under autocast, as in the published network and as on a GPU. On a CPU, bf16 would
+        # take four (forward) to seven times (backward) as long there.
+        for module in unet.modules():
+            if isinstance(module, nn.GroupNorm):
+                module.register_forward_pre_hook(lambda norm, inputs: tuple(x.to(norm.weight.dtype) for x in inputs))
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        """Predict the noise or the velocity, and the mixing of the variance (learned range, -1 to 1).
+        """Predict what the network was trained to, and the mixing of a learned variance (-1 to 1) behind it.
 
         Args:
             x: noisy images [B, 3, H, H], of clean ones in [-1, 1].
-            t: step or steps [B] from 0 to 999.
+            t: step or steps [B], the first one 0.
 
         Returns:
-            float32 [B, 6, H, H] (float64 for a float64 network).
+            float32 [B, 3, H, H], or [B, 6, H, H] with a learned variance (float64 for a float64 network).
 
         """
-        patch = self.config.patch
-        out = self.unet(F.pixel_unshuffle(x, patch), t).sample
-        return F.pixel_shuffle(out.float() if out.dtype in (torch.bfloat16, torch.float16) else out, patch)
+        out = self.unet(F.pixel_unshuffle(x, self.patch), t).sample
+        return F.pixel_shuffle(out.float() if out.dtype in (torch.bfloat16, torch.float16) else out, self.patch)
+
+
+class PriorNetwork(DiffusersNetwork):
+    """The network of guided-diffusion's shape, for sampling (within a `DiffusionPrior`) and training."""
+
+    def __init__(self, config: UnetConfig) -> None:
+        super().__init__(make_unet(config), config.patch)
+        self.config = config

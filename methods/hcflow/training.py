@@ -26,6 +26,8 @@ class HcflowTraining(Trainable):
         perceptual_weight: weight of a perceptual distance of a sample at `perceptual_tau`.
         perceptual: that distance, one of :data:`bench.metrics.PERCEPTUAL`.
         perceptual_tau: its temperature (HCFlow++: 0.8).
+        alternate: whether each term gets a step of the optimiser of its own, one after the other (official), in place
+            of one step for their sum.
         weights: file to begin with, or None.
 
     """
@@ -42,6 +44,7 @@ class HcflowTraining(Trainable):
         perceptual_weight: float = 0.0,
         perceptual: str = "stlpips_alex",
         perceptual_tau: float = 0.8,
+        alternate: bool = False,
         weights: str | None = None,
     ) -> None:
         super().__init__()
@@ -49,6 +52,8 @@ class HcflowTraining(Trainable):
         self.nll_weight, self.pixel_weight, self.perceptual_weight = nll_weight, pixel_weight, perceptual_weight
         self.pixel_tau = pixel_tau
         self.perceptual, self.perceptual_tau = perceptual, perceptual_tau
+        parts = {"nll": nll_weight, "pixel": pixel_weight, "perceptual": perceptual_weight}
+        self.turns = tuple(name for name, weight in parts.items() if weight) if alternate else ()
         self.ready = weights is not None
         if weights:
             load_weights(self.model, weights)
@@ -77,22 +82,21 @@ class HcflowTraining(Trainable):
         return load_net(self.perceptual, device)
 
     def forward(self, x: Tensor, y: Tensor | None, noise: BatchNoise) -> dict[str, Tensor]:
-        """The weighted sum of the terms, and the terms that are used."""
+        """The weighted sum of the terms, or the one whose turn it is, and the terms that are used."""
         assert y is not None
-        log_prob, observed = self._log_prob(x, y, noise)
-        terms = {
-            "nll": self.model.bits_per_dimension(log_prob, x[0].numel()).mean(),
-            "lr_error": (observed - y).abs().mean(),
-        }
-        loss = self.nll_weight * terms["nll"]
-        if self.pixel_weight:
-            terms["pixel"] = (
-                (self._generate(y, (x.shape[-2], x.shape[-1]), self.pixel_tau, noise).clamp(0, 1) - x).abs().mean()
-            )
+        size = (x.shape[-2], x.shape[-1])
+        loss, terms = x.new_zeros(()), {}
+        if self.turn in (None, "nll"):
+            log_prob, observed = self._log_prob(x, y, noise)
+            terms["nll"] = self.model.bits_per_dimension(log_prob, x[0].numel()).mean()
+            terms["lr_error"] = (observed - y).abs().mean()
+            loss = loss + self.nll_weight * terms["nll"]
+        if self.pixel_weight and self.turn in (None, "pixel"):
+            terms["pixel"] = (self._generate(y, size, self.pixel_tau, noise).clamp(0, 1) - x).abs().mean()
             loss = loss + self.pixel_weight * terms["pixel"]
-        if self.perceptual_weight:
+        if self.perceptual_weight and self.turn in (None, "perceptual"):
             net = self._net(x.device)
-            drawn = self._generate(y, (x.shape[-2], x.shape[-1]), self.perceptual_tau, noise).clamp(0, 1)
+            drawn = self._generate(y, size, self.perceptual_tau, noise).clamp(0, 1)
             terms["perceptual"] = net.distance(net.embed(drawn), net.embed(x)).mean()
             loss = loss + self.perceptual_weight * terms["perceptual"]
         return {"loss": loss, **terms}

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
 from bench.contract import Facts, Noise, register_method
 from bench.network import NetworkMethod, check_scale
-from bench.operators.bicubic import enlarge
 from methods.sr3.checkpoints import load_weights
-from methods.sr3.sampler import TRAIN_STEPS, SamplerName, sample, sampling_levels
+from methods.sr3.condition import Condition, upsample
+from methods.sr3.sampler import TRAIN_STEPS, SamplerName, moves_of, sample
 from methods.sr3.unet import Sr3Config, Sr3Unet
 
 
@@ -26,6 +25,7 @@ class Sr3(NetworkMethod):
         weights: "x4", "x8" to file; a bare name is looked for among the shipped weights.
         steps: steps out of 2000 (published: all).
         sampler: "ancestral" (published) or "ddim", deterministic after the first noise.
+        condition: enlargement of y that the network sees: "exact", or "pil" (8 bits) for the public checkpoints.
         project: whether samples are made consistent with y, against the colour shift (paper, section 4.1).
 
     """
@@ -48,6 +48,7 @@ class Sr3(NetworkMethod):
         weights: Mapping[str, str | None],
         steps: Annotated[int, Field(ge=2, le=TRAIN_STEPS)] = TRAIN_STEPS,
         sampler: SamplerName = "ancestral",
+        condition: Condition = "exact",
         project: bool = True,
         **common: Any,
     ) -> None:
@@ -56,6 +57,7 @@ class Sr3(NetworkMethod):
         self.weights = weights
         self.steps = steps
         self.sampler: SamplerName = sampler
+        self.condition: Condition = condition
 
     @property
     def size(self) -> tuple[int, int]:
@@ -76,12 +78,7 @@ class Sr3(NetworkMethod):
 
     def draw(self, y: Tensor, n: int, tau: float | None, noise: Noise) -> Tensor:
         """Sample; see :func:`methods.sr3.sampler.sample`. There is no temperature."""
-        start = noise.normal(3, *self.operator.size).flatten(0, 1)
-        condition = (2 * enlarge(y, self.operator.size) - 1).repeat_interleave(n, 0)
-        levels = sampling_levels(self.steps)
-        with self.autocast():
-            parts = [
-                sample(self.network, levels, condition[part], start[part], noise.streams[part], self.sampler)
-                for part in self.pieces(len(start))
-            ]
-        return self.finish((torch.cat(parts) + 1) / 2, y)
+        condition = upsample(y, self.operator.size, self.condition).repeat_interleave(n, 0)
+        moves = moves_of(self.steps)
+        x = self.by_rows(noise, lambda part, normal: sample(self.network, moves, condition[part], normal, self.sampler))
+        return self.finish((x + 1) / 2, y)

@@ -10,10 +10,19 @@ from torch import Tensor, nn
 from bench.operators.bicubic import enlarge
 from bench.training.trainable import BatchNoise, Trainable, register_trainable
 from methods.sr3.checkpoints import load_weights
-from methods.sr3.sampler import TRAIN_STEPS, sample, sampling_levels, signal_levels
+from methods.sr3.sampler import TRAIN_STEPS, moves_of, sample, signal_levels
 from methods.sr3.unet import Sr3Config, Sr3Unet
 
 PREVIEW_STEPS = 50
+
+
+@torch.no_grad()
+def orthogonal(module: nn.Module) -> None:
+    """Begin a layer with an orthogonal matrix, outputs x everything else, and a bias of zero."""
+    if isinstance(module, nn.Conv2d | nn.Linear):
+        nn.init.orthogonal_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
 
 
 @register_trainable("sr3")
@@ -24,7 +33,10 @@ class Sr3Training(Trainable):
         unet: shape of the network.
         scale: the scale factor to train for.
         loss: "l1" (published) or "l2".
-        reduction: "sum" over all elements (public implementation) or "mean".
+        reduction: "mean" over all elements, as the public implementation (which divides its sum by their number), or
+            their "sum".
+        initialisation: "orthogonal" matrices and biases of zero for all layers with weights but the normalisations
+            (public implementation), or the "default" ones of PyTorch.
         weights: file to begin with, or None.
 
     """
@@ -37,6 +49,7 @@ class Sr3Training(Trainable):
         scale: int,
         loss: Literal["l1", "l2"] = "l1",
         reduction: Literal["sum", "mean"] = "mean",
+        initialisation: Literal["default", "orthogonal"] = "default",
         weights: str | None = None,
     ) -> None:
         super().__init__()
@@ -45,6 +58,8 @@ class Sr3Training(Trainable):
         self.register_buffer("levels", signal_levels().float(), persistent=False)
         if weights:
             load_weights(self.network, weights)
+        elif initialisation == "orthogonal":
+            self.network.apply(orthogonal)
 
     def trained(self) -> dict[str, nn.Parameter]:
         """All parameters, by the names of the public checkpoints without their prefix."""
@@ -75,6 +90,6 @@ class Sr3Training(Trainable):
     def preview(self, x: Tensor, y: Tensor | None, noise: BatchNoise) -> Tensor:
         """Super-resolved images in 50 deterministic steps."""
         assert y is not None
-        start = noise.normal(*x.shape[1:])
-        drawn = sample(self.network, sampling_levels(PREVIEW_STEPS), self.condition(y), start, [], "ddim")
+        moves = moves_of(PREVIEW_STEPS)
+        drawn = sample(self.network, moves, self.condition(y), lambda: noise.normal(*x.shape[1:]), "ddim")
         return ((drawn + 1) / 2).clamp(0, 1)

@@ -60,12 +60,11 @@ def test_every_setting_has_a_default_a_type_and_help(cls: type[Settings]) -> Non
 
 
 def test_values_become_what_they_stand_for(configure: Configure) -> None:
-    c = configure("scale=[8,4,8]", "tau=0.1", "images=200:400", "save_budget=20GB", "shard=1/3", "limit=7")
+    c = configure("scale=[8,4,8]", "tau=0.1", "images=200:400", "save_budget=20GB", "limit=7")
     assert c.scales == (8, 4)
     assert c.taus == (0.1,)
     assert c.images == (200, 400)
     assert c.save_budget == 20 * 10**9
-    assert (c.shard.index, c.shard.count) == (1, 3)  # type: ignore[union-attr]
     assert c.limit == 7
     assert c.metrics == ("psnr",)
     assert (c.stale, c.save_samples, c.resample, c.figure_images) == ("refuse", "auto", False, 4)
@@ -83,7 +82,7 @@ def test_the_record_is_plain_and_read_again(configure: Configure) -> None:
     assert record["images"] == [2, 5]
     assert record["operator"]["sigma"] == 0.1
     assert record["scale"] == [8]
-    assert not {"out", "shard", "variants"} & set(record)
+    assert not {"out", "variants"} & set(record)
 
 
 def directory_of(*words: str) -> Path:
@@ -193,7 +192,7 @@ def test_reproduction() -> None:
     r = read_reproduction(compose("reproduce", words))
     assert r.parts == ("table2", "plots")
     assert r.table1_tau == 0.5
-    assert r.run.taus == (0.5, 0.1, 0.8)
+    assert r.run.taus == (0.5, 0.1, 0.8, 1.0)  # of Table 1, Table 2 and the appendix
     assert r.figure5_taus == (0.1, 0.3, 0.5, 0.8, 1.0)
     assert r.run.out == Path("results/reproduce/synthfaces")
     assert r.run.apd_images == 500

@@ -8,16 +8,20 @@ from bench.config import RunConfig
 from bench.contract import methods
 from bench.run.check import check_method
 
-STEPPING = ("daps", "ddnm", "ddrm", "diffpir", "dps", "pigdm", "pnpdm", "reddiff", "sr3")
+STEPPING = ("daps", "ddnm", "ddrm", "deepinv_sampler", "diffpir", "dps", "pigdm", "pnpdm", "reddiff", "sr3")
 FEW_STEPS = {name: [f"methods.{name}.steps=4"] for name in STEPPING}
 FEW_STEPS["daps"] += ["methods.daps.ode_steps=1", "methods.daps.langevin_steps=5"]
 FEW_STEPS["pnpdm"] += ["methods.pnpdm.inner=4"]
 """The contract does not depend on their number."""
+WITH_WEIGHTS = [n for n in methods.names() if n != "diffusers_pipeline"]
+"""No weights come with that one: test_diffusers_pipeline.py runs the contract on tiny pipelines."""
 
 
 @pytest.mark.parametrize("scale", [4, 8])
-@pytest.mark.parametrize("name", methods.names())
+@pytest.mark.parametrize("name", WITH_WEIGHTS)
 def test_method_keeps_the_contract(name: str, scale: int, configure: Callable[..., RunConfig]) -> None:
+    if name == "deepinv_sampler":
+        pytest.importorskip("deepinv")
     words = [f"methods=[{name}]", f"scale={scale}", *FEW_STEPS.get(name, [])]
     if methods.facts(name).needs_posterior:
         words += ["dataset=gaussians", "dataset.size=32", "operator.sigma=0.05"]

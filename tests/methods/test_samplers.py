@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import save_file
 
 from bench.config import method_config
@@ -16,8 +17,10 @@ from bench.operators import Operator, make_operator
 from bench.settings import build
 from methods.daps import Daps, polynomial
 from methods.ddnm import travel
+from methods.diffusion.checkpoints import GAUSSIANS, SHIPPED, load_weights
 from methods.diffusion.prior import DiffusionPrior, Estimate
 from methods.diffusion.sampler import DiffusionSampler, Task
+from methods.diffusion.schedule import linear
 from methods.diffusion.unet import PriorNetwork, UnetConfig
 
 TINY = {"size": 32, "channels": 32, "multipliers": [1, 2], "attention": [16], "head_channels": 16, "patch": 2}
@@ -31,6 +34,8 @@ SAMPLERS: dict[str, dict[str, Any]] = {
     "daps": {"steps": 3, "ode_steps": 2, "langevin_steps": 5},
     "pnpdm": {"steps": 3, "inner": 5},
 }
+ERROR_SHARE = 0.5
+"""Mean square error of the trained denoiser against the exact one, over that of the exact one, at most."""
 OPERATORS = ("bicubic", "average", "blur", "inpainting")
 each = pytest.mark.parametrize("name", SAMPLERS)
 
@@ -234,3 +239,49 @@ def test_the_exact_prior_needs_a_known_distribution() -> None:
     method = build(methods.get("ddrm"), {"unet": TINY, "weights": "exact", "steps": 20}, "methods.ddrm", "ddrm")
     with pytest.raises(BenchError, match="DDRM needs images whose posterior is known"):
         method.prepare(make_operator({"name": "average"}, 4, 32))
+
+
+@each
+def test_the_network_of_the_known_distribution_takes_every_sampler(name: str) -> None:
+    """At 32 pixels, whatever `unet` says; other sizes are refused by a sentence."""
+    settings = {"unet": {**TINY, "size": 64}, "weights": "gaussians", **SAMPLERS[name]}
+    method = build(methods.get(name), settings, "m", name)
+    assert isinstance(method, DiffusionSampler)
+    operator = make_operator({"name": "average", "sigma": 0.05, "range": None}, 4, 32)
+    method.prepare(operator)
+    x = method.sample(observation(operator), 1, noise=noise(range(1)))
+    assert x.isfinite().all()
+    assert not method.needs_posterior
+    with pytest.raises(BenchError, match="32"):
+        method.prepare(make_operator({"name": "average", "range": None}, 4, 64))
+
+
+def test_named_weights_have_the_shape_of_their_yaml() -> None:
+    import configs
+
+    text = (Path(next(iter(configs.__path__))) / "network" / "unet" / "gaussians32.yaml").read_text()
+    settings = yaml.safe_load(text)
+    assert UnetConfig(**settings).model_dump(mode="json") == GAUSSIANS.model_dump(mode="json")
+    assert (SHIPPED / "gaussians32.safetensors").stat().st_size <= 5_000_000
+
+
+def test_the_network_of_the_known_distribution_is_near_the_exact_denoiser_where_noise_is_large() -> None:
+    """Its error, not that of a sampler, beside what exact denoising leaves; docs/samplers.md has the table."""
+    from bench.data.gaussians import load_mixture
+    from methods.diffusion.exact import Mixture, denoise
+
+    known = load_mixture(32)
+    columns = known.factors.flatten(2).mT
+    mixture = Mixture.of_factors(known.weights, known.means.flatten(1), columns, known.stds).affine(2.0, -1.0)
+    network = PriorNetwork(GAUSSIANS)
+    load_weights(network, "gaussians32.safetensors")
+    prior = DiffusionPrior(network.eval(), linear(), "velocity")
+    x0 = 2 * known.sample(Noise(5, [str(i) for i in range(16)], ["image"]))[:, 0] - 1
+    normal = torch.randn(x0.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for t in (500, 800):
+        xt = prior.noised(x0, normal, t)
+        exact = denoise(mixture, xt.flatten(1), prior.kept(t)).view(x0.shape)
+        with torch.no_grad():
+            found = prior(xt.float(), t).x0
+        error, least = (found - exact).square().mean(), (exact - x0).square().mean()
+        assert error < ERROR_SHARE * least

@@ -42,7 +42,10 @@ TOLERANCE = 0.255
 STRAY = 0.04
 """Share of pixels that may change by more: rounding now and then turns a discrete choice (a component of a mixture)."""
 
-NAMES = [n for n in methods.names() if not methods.facts(n).needs_posterior]
+OTHERS = ("deepinv_sampler", "diffusers_pipeline")
+"""Of other libraries, without weights that come with the project."""
+NAMES = [n for n in methods.names() if not methods.facts(n).needs_posterior and n not in OTHERS]
+"""All others that run on any image."""
 
 
 def golden() -> dict[str, Any]:

@@ -6,6 +6,7 @@ import torch
 from bench.metrics import Evaluation, metrics
 from bench.operators import quantise
 from bench.operators.bicubic import Bicubic, enlarge
+from bench.operators.inpainting import Inpainting
 
 
 @pytest.fixture
@@ -99,3 +100,17 @@ def test_apd_of_one_sample(photographs: torch.Tensor, deterministic: bool, expec
     d = Bicubic(64, 4)
     e = Evaluation(photographs, d.observe(photographs), photographs[:, None], d, deterministic)
     np.testing.assert_equal(value("apd_mse", e), np.full((3, 1), expected, np.float32))
+
+
+def test_lr_psnr_counts_seen_pixels_alone(photographs: torch.Tensor) -> None:
+    """A hidden pixel is 0 in y and in A x: counted, it would look like perfect consistency."""
+    operator = Inpainting(64, mask="box", missing=0.25)
+    y = operator.observe(photographs)
+    noise = torch.randn(3, 2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    e = Evaluation(photographs, y, photographs[:, None] + 0.05 * noise, operator)
+    seen = operator.forward(torch.ones(64, 64)).bool()
+    clipped = e.samples.clamp(0, 1)
+    for name, samples in (("lr_psnr", clipped), ("lr_psnr_exact", e.samples)):
+        errors = (samples - photographs[:, None])[..., seen]
+        reference = -10 * np.log10(errors.square().mean((2, 3)).numpy() + 1e-8)
+        np.testing.assert_allclose(value(name, e), reference, atol=0.02)

@@ -58,7 +58,15 @@ def test_parts_share_their_rows_and_resume(tmp_path: Path, capsys: pytest.Captur
     assert shared == one[one["method"] == "cvdvae"]["psnr"].tolist()
     rows = sorted((tmp_path / "cells").glob("*/*.parquet"))
     before = [p.stat().st_mtime_ns for p in rows]
-    assert len(rows) == 2 * 6
+    assert len(rows) == 2 * 8  # CVDVAE at 0.1, 0.8 and, in the appendix, 1
+    appendix = pd.read_csv(tmp_path / "paper" / "appendix.csv")
+    assert appendix["method"].tolist() == ["bicubic", "cvdvae", "cvdvae"] * 2
+    assert appendix["tau"].fillna(0).tolist() == [0.0, 1.0, 0.8] * 2
+    assert {"energy", "crps", "rank_error", "tarp_error", "apd_ratio_mse"} < set(appendix)
+    assert appendix["apd_ratio_mse_right"].isna().tolist() == [False, False, True] * 2
+    assert not {"coverage50", "lr_residual"} & set(appendix)
+    assert "right value" in (tmp_path / "paper" / "appendix.md").read_text()
+    assert (tmp_path / "paper" / "appendix.tex").is_file()
     assert reproduce("paper", tmp_path, "figure6.codes=1", "figure6.images=2", "figure6.every=6") == 0
     assert "done" in capsys.readouterr().out
     assert [p.stat().st_mtime_ns for p in rows] == before
@@ -169,15 +177,6 @@ def test_chosen_images() -> None:
         _chosen_images(dataset, ["x"], 1)
 
 
-def test_parts_of_the_images_then_the_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for k in range(2):
-        assert reproduce("table1", tmp_path, f"shard={k}/2") == 0
-    assert "Part 1 of 2 is done" in capsys.readouterr().out
-    assert not (tmp_path / "paper").exists()
-    assert reproduce("table1", tmp_path) == 0
-    assert (tmp_path / "paper" / "table1.csv").is_file()
-
-
 def test_the_plan_only_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert reproduce("table1", tmp_path, "plan=true") == 0
     assert "to do" in capsys.readouterr().out
@@ -190,7 +189,8 @@ def test_without_the_dataset(
     monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
     assert main(["reproduce", "paper", f"out={tmp_path}", "device=cpu", "download=false"]) == 1
     said = capsys.readouterr().out
-    assert "Dataset: missing: dataset.path=ffhq-256.npy does not exist" in said
+    assert "Dataset: missing: The FFHQ-256 file is not here" in said
+    assert "Dataset: ffhq-256.npy: missing; python -m bench data get ffhq256 downloads it from https://" in said
     assert "ffhq256-iter-1700000-model-ema.th: missing; to be downloaded from https://" in said
     assert "python -m bench weights add dps_ffhq256 FILE" in said
 

@@ -37,9 +37,14 @@ def test_nothing_kept_nothing_drawn(configure: Callable[..., RunConfig]) -> None
 
 
 def test_as_many_images_as_asked_for(configure: Callable[..., RunConfig]) -> None:
-    directory, _ = run(configure("figure_images=2"))
-    assert len(list((directory.path / "images" / "x8").iterdir())) == 2
+    shown = {}
+    for count in (1, 2):
+        directory, _ = run(configure(f"figure_images={count}"))
+        (grid,) = (p for p in sample_grids(directory) if p.suffix == ".png")
+        shown[count] = Image.open(grid).height
+    assert 1.5 * shown[1] < shown[2] < 2 * shown[1]
     assert directory.cell(CellKey("bicubic", 8, None)).samples.count(2) == 1  # kept, not shown
+    assert directory.has_image(8, 2)
 
 
 def test_a_damaged_picture_is_named(configure: Callable[..., RunConfig]) -> None:

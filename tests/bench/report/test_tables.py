@@ -11,6 +11,7 @@ from bench.config import RunConfig
 from bench.files import write_atomic, write_json
 from bench.metrics import metric_facts
 from bench.paper.tables import (
+    DIRECTIONS,
     Entry,
     beside_paper,
     impossible_apd,
@@ -21,6 +22,7 @@ from bench.paper.tables import (
 )
 from bench.report.notes import bounds, impossible, largest_apd_ratio
 from bench.report.tables import (
+    column_head,
     differences,
     escape,
     escape_markdown,
@@ -75,6 +77,44 @@ def test_means_are_over_samples_then_images(directory: RunDir) -> None:
     assert frame["psnr_lo"].iloc[0] < 21.5 < frame["psnr_hi"].iloc[0]
 
 
+def test_times_are_medians_with_their_range(directory: RunDir) -> None:
+    times = {"bicubic_x8": [0.1], "cvdvae_x8_tau0.1": [3.0, 1.0, 1.1, 1.2, 9.0], "cvdvae_x8_tau0.8": [1.3, 1.15, 5.0],
+             "odd_x8": [0.5, 0.6, 0.7]}  # fmt: skip
+    for folder, seconds in times.items():
+        timing = {"seconds": seconds, "together": sorted(times)}
+        write_json(directory.path / "cells" / folder / "timing.json", timing)
+    rows, names = read_rows(directory)
+    frame = summarise(rows, names)
+    assert frame["seconds"].tolist() == pytest.approx([0.1, 1.2, 1.3, 0.6])
+    assert frame["seconds_lo"].tolist() == pytest.approx([0.1, 1.0, 1.15, 0.5])
+    assert frame["seconds_hi"].tolist() == pytest.approx([0.1, 9.0, 5.0, 0.7])
+    assert frame["seconds_n"].tolist() == [1, 5, 3, 3]
+    write_tables(directory)
+    markdown = (directory.path / "table.md").read_text()
+    assert "| 1.2 [1, 9]" in markdown
+    assert "Times: median [least, most]" in markdown
+    assert "measured apart" not in markdown
+    bold = [
+        line for line in (directory.path / "table.tex").read_text().splitlines() if line.startswith((" & The", "$"))
+    ]
+    assert [re.findall(r"\\(textbf|underline){[\d.]+} \\\\", line) for line in bold] == [
+        [], ["underline"], ["underline"], ["textbf"]
+    ]  # fmt: skip
+
+
+def test_times_that_were_not_measured_in_turns_are_named(directory: RunDir) -> None:
+    together = ["bicubic_x8", "cvdvae_x8_tau0.1", "cvdvae_x8_tau0.8"]
+    for folder in together:
+        write_json(directory.path / "cells" / folder / "timing.json", {"seconds": [1.0], "together": together})
+    write_tables(directory)
+    expected = (
+        "Times were measured apart, not in turns, of: The bicubic x8, The cvdvae x8, tau 0.1, The cvdvae x8, tau 0.8; "
+        "The odd x8."
+    )
+    assert expected in (directory.path / "table.md").read_text()
+    assert expected in (directory.path / "table.tex").read_text()
+
+
 def test_the_apd_may_be_of_the_first_images_only(directory: RunDir) -> None:
     frame = directory.cell(CellKey("odd", 8, None)).read("images")
     folder = directory.path / "cells" / "odd_x8"
@@ -89,7 +129,7 @@ def test_the_apd_may_be_of_the_first_images_only(directory: RunDir) -> None:
 def test_csv_has_the_papers_columns_and_bounds(directory: RunDir) -> None:
     write_tables(directory)
     frame = pd.read_csv(directory.path / "table.csv")
-    expected = ["scale", "method", "tau", "operator", "sigma", "n_images"]
+    expected = ["scale", "method", "tau", "operator", "sigma", "n_images", "evaluations", "backward_passes"]
     for name in ("psnr", "lpips_alex", "apd_mse_e4", "seconds"):
         expected += [name, f"{name}_lo", f"{name}_hi"]
     expected += [f"{name}_n" for name in ("psnr", "lpips_alex", "apd_mse_e4", "seconds")] + ["impossible"]
@@ -117,8 +157,29 @@ def test_latex_marks_best_and_second_and_compiles_its_structure(directory: RunDi
     assert r"\underline{27.00}" in body["The cvdvae0.8"]
     assert r"\textbf{0.6}" not in body["The bicubic"]  # no network: not ranked for time
     assert r"\multicolumn{2}{c}{Distortion}" in text
-    assert r"MSE ($\times 10^{4}$) $\uparrow$" in text
+    assert r"MSE ($\times 10^{4}$) \\" not in text
+    assert r"MSE ($\times 10^{4}$) &" in text  # a larger APD is not a better one: no arrow
     assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == 1
+
+
+def test_only_the_papers_table_ranks_the_apd(directory: RunDir) -> None:
+    change(directory, CellKey("odd", 8, None), "images", apd_mse=[0.01, 0.02, 0.01, 0.02])
+    rows, names = read_rows(directory)
+    frame = summarise(rows, names)
+    place = names.index("apd_mse")
+    assert all("textbf" not in line.cells[place] for line in ranked_lines(rows, names, frame))
+    assert [line.cells[place] for line in ranked_lines(rows, names, frame, DIRECTIONS)][-1] == r"\textbf{150.0}"
+    assert column_head("apd_mse") == "APD MSE (x 1e4)"
+    assert column_head("apd_mse", DIRECTIONS) == "APD MSE ↑ (x 1e4)"
+    assert column_head("psnr", DIRECTIONS) == "PSNR ↑ (dB)"
+    write_tables(directory)
+    assert "| APD MSE (x 1e4) |" in re.sub(" +", " ", (directory.path / "table.md").read_text())
+    entries = [Entry(CellKey("odd", 8, None), "odd", "Odd"), Entry(CellKey("bicubic", 8, None), "bicubic", "Bicubic")]
+    write_paper_table(directory, "table1", entries, directory.path / "paper")
+    assert "APD MSE ↑" in (directory.path / "paper" / "table1.md").read_text()
+    text = (directory.path / "paper" / "table1.tex").read_text()
+    assert r"$\uparrow$" in text
+    assert r"\textbf{150.0}" in text
 
 
 def change(run_dir: RunDir, key: CellKey, kind: str, **columns: list[object]) -> None:
@@ -346,3 +407,20 @@ def test_a_real_run_is_regenerated_identically(configure: Callable[..., RunConfi
 
 def test_titles_survive_latex() -> None:
     assert escape(r"A_1 \& {B}~^") == r"A\_1 \textbackslash{}\& \{B\}\textasciitilde{}\textasciicircum{}"
+
+
+def test_the_cost_stands_in_the_tables(directory: RunDir) -> None:
+    """Evaluations and gradients, where a method has more than one; runs of earlier versions do not know the latter."""
+    write_tables(directory)
+    assert "evaluations" not in (directory.path / "table.md").read_text()
+    path = directory.path / "cells" / "odd_x8" / "facts.json"
+    facts = {"title": "The odd", "method": "odd", "evaluations": 100, "backward_passes": 50}
+    write_json(path, facts)
+    write_tables(directory)
+    text = (directory.path / "table.md").read_text()
+    assert "| images | evaluations" in re.sub(" +", " ", text)
+    assert "100 + 50 backward" in text
+    frame = pd.read_csv(directory.path / "table.csv").set_index("method")
+    assert frame.loc["odd", "backward_passes"] == 50
+    assert frame.loc["bicubic", "evaluations"] == 0
+    assert np.isnan(frame.loc["bicubic", "backward_passes"])

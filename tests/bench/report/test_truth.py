@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,22 @@ import pandas as pd
 import pytest
 
 from bench.config import RunConfig
-from bench.metrics.statistic import statistics
+from bench.metrics.statistic import Conditions, Estimate, statistics
 from bench.report.calibration import write_calibration
 from bench.report.tables import read_rows, summarise
-from bench.report.truth import figures_of, read_truth, write_truth
-from bench.run.cell import CellKey
+from bench.report.truth import (
+    MOVED_NOTE,
+    NO_C2ST,
+    applies,
+    figures_of,
+    moves_of,
+    notes_of,
+    read_truth,
+    ruled_out,
+    text_of,
+    write_truth,
+)
+from bench.run.cell import Cell, CellKey
 from bench.run.runner import run
 from bench.run.store import RunDir
 
@@ -73,8 +85,6 @@ def test_right_values_are_left_out_at_another_temperature(
     rows = read_truth(directory)[0]
     cell = rows[0].row.cell
     cell.key = CellKey(cell.key.label, cell.key.scale, 0.8)
-    from bench.report.truth import applies
-
     assert applies(cell) == "tau 0.8"
 
 
@@ -82,8 +92,48 @@ def test_rounded_samples_are_said_to_be(configure: Callable[..., RunConfig]) -> 
     found, _ = run(configure("statistics=true", "limit=2", "dataset.size=32"))
     rows = write_truth(found)
     assert rows[0].applies == "rounded"
-    assert "Rounded or clipped" in (found.path / "truth.md").read_text()
+    lines = (found.path / "truth.md").read_text().splitlines()
+    assert [line.split("|")[2].strip() for line in lines[2:6]] == [
+        "right value", "rounding adds", "clipping adds", "Bicubic",
+    ]  # fmt: skip
+    assert MOVED_NOTE in lines
     assert not [n for n in rows[0].estimates if statistics.facts(n).needs == "posterior"]
+
+
+def test_projected_samples_are_said_to_be(directory: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = read_truth(directory)[0][0]
+    identity = row.row.cell.identity or {}
+    assert applies(row.row.cell) == "yes"
+    monkeypatch.setattr(Cell, "identity", property(lambda _: identity | {"settings": {"project": True}}))
+    assert applies(row.row.cell) == "projected"
+    projected = replace(row, applies="projected")
+    assert moves_of([row]) == []
+    assert moves_of([projected]) == ["projecting"]
+    assert moves_of([replace(projected, conditions=Conditions(3, 0.0))]) == []  # without noise it moves nothing
+    assert "fit y's noise" in notes_of([projected])[0]
+
+
+def test_a_missing_scikit_learn_is_said(directory: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not [t for t in notes_of(read_truth(directory, ["c2st"])[0]) if t == NO_C2ST]
+    monkeypatch.setattr("bench.report.truth.has_sklearn", lambda: False)
+    assert NO_C2ST in notes_of(read_truth(directory)[0])
+
+
+def test_marks_are_of_a_whole_line() -> None:
+    facts = statistics.facts("energy")
+    e = Estimate(8.0, 7.0, 9.0, 6.5, 1.5, p=0.01, p_joint=0.13)
+    assert text_of(e, facts) == "8.00 (± 1.00) (✗)"
+    assert text_of(replace(e, p_joint=0.04), facts) == "8.00 (± 1.00) ✗"
+    assert text_of(replace(e, p_joint=np.nan), facts) == "8.00 (± 1.00) ✗"  # looked at alone
+    assert text_of(replace(e, distance=0.5, p=0.4, p_joint=1.0), facts) == "8.00 (± 1.00)"
+
+
+def test_joint_p_values_are_no_smaller(directory: RunDir) -> None:
+    for row in read_truth(directory)[0]:
+        known = [e for e in row.estimates.values() if not np.isnan(e.p)]
+        assert len(known) > 5
+        assert all(e.p <= e.p_joint <= 1 for e in known)
+    assert ruled_out(read_truth(directory)[0][1].estimates["apd_ratio_mse"], statistics.facts("apd_ratio_mse"))
 
 
 def test_perceptual_ratios_come_from_the_metrics(configure: Callable[..., RunConfig]) -> None:

@@ -4,6 +4,12 @@ import pytest
 
 from bench.config import MethodConfig, RunConfig
 from bench.contract import Method, methods, register_method
+from tests.bench.run.noisy import Noisy
+
+
+@pytest.fixture(autouse=True)
+def _nothing_drawn() -> None:
+    Noisy.drawn = 0
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,40 +15,17 @@ from PIL import Image
 
 from bench.cli import main
 from bench.config import RunConfig
-from bench.contract import Facts, Method
 from bench.errors import BenchError, DiskError
 from bench.files import disk_errors, read_json, write_atomic
-from bench.operators.bicubic import Bicubic, enlarge
+from bench.operators.bicubic import Bicubic
 from bench.report.figures import sample_grids
 from bench.report.plots import write_plots
 from bench.report.tables import write_tables
-from bench.run.cell import Cell, CellKey
+from bench.run.cell import CellKey
 from bench.run.runner import run
 from bench.run.samples import SampleFiles
 from bench.run.store import RunDir
-
-Configure = Callable[..., RunConfig]
-KEY = CellKey("misfit", 8, 0.8)
-
-
-class Noisy(Method):
-    """Bicubic plus noise of strength tau; it counts its samples."""
-
-    facts = Facts(title="Noisy")
-    drawn = 0
-
-    def draw(self, y, n, tau, noise):
-        type(self).drawn += len(y) * n
-        return (enlarge(y, self.operator.size)[:, None] + 0.1 * tau * noise.normal(3, *self.operator.size)).clamp(0, 1)
-
-
-@pytest.fixture(autouse=True)
-def _nothing_drawn() -> None:
-    Noisy.drawn = 0
-
-
-def cell(directory: RunDir) -> Cell:
-    return directory.cell(KEY)
+from tests.bench.run.noisy import Configure, Noisy, cell
 
 
 def quick(configure: Configure, *overrides: str) -> RunConfig:

@@ -8,8 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -18,29 +16,17 @@ import pytest
 import torch
 from PIL import Image
 
-from bench.config import RunConfig, parse_shard
-from bench.contract import Facts, Method, methods
+from bench.contract import Facts, methods
 from bench.data import make_dataset
 from bench.errors import BenchError
 from bench.metrics import Evaluation
-from bench.operators.bicubic import Bicubic, enlarge
+from bench.operators.bicubic import Bicubic
 from bench.report.tables import write_tables
 from bench.run.cell import CellKey
 from bench.run.evaluate import evaluate
 from bench.run.runner import run
 from bench.run.store import RunDir
-
-Configure = Callable[..., RunConfig]
-
-
-class Noisy(Method):
-    """Bicubic plus noise of strength tau: the simplest diverse method."""
-
-    facts = Facts(title="Noisy")
-
-    def draw(self, y, n, tau, noise):
-        x = enlarge(y, self.operator.size)[:, None] + 0.1 * tau * noise.normal(3, *self.operator.size)
-        return x.clamp(0, 1)
+from tests.bench.run.noisy import Configure, Noisy
 
 
 def rows(directory: RunDir, label: str = "misfit", tau: float | None = 0.8, scale: int = 8) -> pd.DataFrame:
@@ -86,6 +72,42 @@ def test_rows_and_files(configure: Configure, add) -> None:
     timing = directory.cell(CellKey("misfit", 8, 0.8)).timing
     assert timing is not None
     assert timing["seconds"][0] > 0
+    assert len(timing["noise_seconds"]) == len(timing["seconds"])
+    assert timing["together"] == ["misfit_x8_tau0.1", "misfit_x8_tau0.8"]
+
+
+def test_what_does_not_fit_beside_others_is_timed_alone(configure: Configure, add) -> None:
+    class Large(Noisy):
+        """Fits into memory only alone."""
+
+        failed = False
+
+        def draw(self, y, n, tau, noise):
+            if noise.ids[0].startswith("timing") and not Large.failed:
+                Large.failed = True
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return super().draw(y, n, tau, noise)
+
+    directory, complete = run(add(Large, configure("limit=1", "metrics=[psnr,seconds]"), "bicubic"))
+    assert complete
+    timings = [directory.cell(CellKey(label, 8, tau)).timing for label, tau in (("misfit", 0.8), ("bicubic", None))]
+    assert [t["together"] for t in timings if t] == [["misfit_x8_tau0.8"], ["bicubic_x8", "misfit_x8_tau0.8"]]
+
+
+def test_a_method_that_fails_while_it_is_timed(configure: Configure, add) -> None:
+    class Tired(Noisy):
+        """Draws its images, but cannot be timed."""
+
+        def draw(self, y, n, tau, noise):
+            if noise.ids[0].startswith("timing"):
+                raise ValueError("tired")
+            return super().draw(y, n, tau, noise)
+
+    directory, complete = run(add(Tired, configure("limit=1", "metrics=[psnr,seconds]"), "bicubic"))
+    assert not complete
+    assert directory.cell(CellKey("bicubic", 8, None)).timing
+    assert directory.cell(CellKey("misfit", 8, 0.8)).timing is None
+    assert "tired" in (directory.path / "failures.jsonl").read_text()
 
 
 @pytest.mark.parametrize("overrides", [["batch=3"], ["batch=2", "limit=3"]])
@@ -288,51 +310,6 @@ def test_two_runs_cannot_share_a_directory(configure: Configure) -> None:
         run(config)
 
 
-def test_parts_together_give_the_whole(configure: Configure, add, tmp_path: Path) -> None:
-    whole, _ = run(add(Noisy, configure("limit=7", "batch=2")))
-    shared = [configure("limit=7", "batch=2", f"out={tmp_path / 'shared'}", f"shard={k}/3") for k in (2, 0, 1)]
-    counts = []
-    for config in shared:
-        directory, complete = run(add(Noisy, config))
-        assert complete
-        counts.append(rows(directory)["index"].nunique())
-    assert counts == [2, 5, 7]
-    assert not (tmp_path / "shared" / "cells" / "misfit_x8_tau0.8" / "timing.json").exists()
-    directory, _ = run(add(Noisy, configure("limit=7", "batch=2", f"out={tmp_path / 'shared'}")))
-    pd.testing.assert_frame_equal(rows(directory), rows(whole))
-
-
-def test_a_missing_part_is_measured_by_the_whole(configure: Configure, add) -> None:
-    run(add(Noisy, configure("limit=5", "shard=1/2")))
-    directory, complete = run(add(Noisy, configure("limit=5")))
-    assert complete
-    assert rows(directory)["index"].nunique() == 5
-
-
-@pytest.mark.parametrize(
-    ("first", "second", "allowed"),
-    [("0/2", "1/2", True), ("0/2", "0/2", False), ("0/2", None, False), (None, "0/2", False), (None, None, False)],
-)
-def test_who_may_share_a_directory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: str | None, second: str | None, allowed: bool
-) -> None:
-    import bench.run.store
-
-    monkeypatch.setattr(bench.run.store, "PATIENCE", 0.05)
-    with RunDir(tmp_path, parse_shard(first)).lock():
-        expectation = nullcontext() if allowed else pytest.raises(BenchError, match="Another run is working")
-        with expectation, RunDir(tmp_path, parse_shard(second)).lock():
-            pass
-    with RunDir(tmp_path).lock():
-        pass
-
-
-@pytest.mark.parametrize("text", ["8/8", "1", "a/b", "-1/4", "1/0"])
-def test_a_wrong_part_is_one_sentence(configure: Configure, text: str) -> None:
-    with pytest.raises(BenchError, match=r"shard=.* is wrong: it should be a part, as 0/8"):
-        configure(f"shard='{text}'")
-
-
 @pytest.mark.parametrize("kills", [3])
 def test_sigkill_at_any_point_and_resume_give_the_same_tables(tmp_path: Path, kills: int) -> None:
     settings = ["limit=40", "scale=[4,8]", "metrics=[psnr,ssim,brisque,apd_mse]", "device=cpu", "save_samples=all"]
@@ -365,21 +342,32 @@ def test_sigkill_at_any_point_and_resume_give_the_same_tables(tmp_path: Path, ki
             pd.testing.assert_frame_equal(pd.read_parquet(path), pd.read_parquet(other), check_exact=True)
 
 
-def test_ctrl_c_ends_with_130_and_keeps_rows(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("sent", "code", "how", "workers"),
+    [(signal.SIGINT, 130, "interrupted", 1), (signal.SIGTERM, 143, "terminated", 1),
+     (signal.SIGTERM, 143, "terminated", 2)],
+)  # fmt: skip
+def test_ctrl_c_and_sigterm_are_one_sentence_and_keep_rows(
+    sent: signal.Signals, code: int, how: str, workers: int, tmp_path: Path
+) -> None:
     out = tmp_path / "run"
-    command = [sys.executable, "-m", "bench", "run", "limit=1000", "metrics=[psnr]", "device=cpu", f"out={out}"]
+    settings = ["limit=1000", "metrics=[psnr]", "device=cpu", "launch.cpus=1", f"launch.workers={workers}"]
     process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        [sys.executable, "-m", "bench", "run", *settings, f"out={out}"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in the background ignores it
     )  # fmt: skip
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while not list(out.rglob("*.samples.parquet")) and time.monotonic() < deadline:
         time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sent)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert errors.strip().splitlines()[-1].startswith("bench: interrupted")
+    assert process.returncode == code
+    last = errors.strip().splitlines()[-1]
+    assert last == f"bench: {how}. What is done is kept; the same command goes on."
+    assert "Traceback" not in errors
     assert list(out.rglob("*.samples.parquet"))
+    assert not (out / "launch").exists()
 
 
 def test_memory_stays_flat(configure: Configure) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
 
@@ -14,7 +13,7 @@ import torch
 from PIL import Image
 
 from bench.config import MethodConfig, RunConfig
-from bench.contract import Facts, Method, methods, register_method
+from bench.contract import Facts, methods, register_method
 from bench.data import DataFacts, Dataset, datasets, register_dataset
 from bench.errors import BenchError
 from bench.metrics.distortion import Ssim
@@ -24,34 +23,12 @@ from bench.report.tables import write_tables
 from bench.run.cell import Cell, CellKey
 from bench.run.runner import run
 from bench.run.store import RunDir
-
-Configure = Callable[..., RunConfig]
-KEY = CellKey("misfit", 8, 0.8)
-
-
-class Noisy(Method):
-    """Bicubic plus noise of strength tau; it counts its samples."""
-
-    facts = Facts(title="Noisy")
-    drawn = 0
-
-    def draw(self, y, n, tau, noise):
-        type(self).drawn += len(y) * n
-        return (enlarge(y, self.operator.size)[:, None] + 0.1 * tau * noise.normal(3, *self.operator.size)).clamp(0, 1)
-
-
-@pytest.fixture(autouse=True)
-def _nothing_drawn() -> None:
-    Noisy.drawn = 0
+from tests.bench.run.noisy import KEY, Configure, Noisy, cell
 
 
 def table(directory: RunDir) -> pd.DataFrame:
     write_tables(directory)
     return pd.read_csv(directory.path / "table.csv")
-
-
-def cell(directory: RunDir) -> Cell:
-    return directory.cell(KEY)
 
 
 # weights, settings, versions
@@ -205,9 +182,10 @@ def test_rows_together_are_chosen_once_and_kept(configure: Configure, add, monke
     assert Networked.rows_seen[-1] == 7
 
 
-def test_the_part_is_recorded(configure: Configure) -> None:
-    directory, _ = run(configure("shard=1/2"))
-    assert json.loads((directory.path / "environment.1-of-2.json").read_text())[0]["part"] == "1/2"
+def test_threads_and_batch_are_recorded(configure: Configure) -> None:
+    directory, _ = run(configure("batch=2", "launch.cpus=1"))
+    record = json.loads((directory.path / "environment.json").read_text())[0]
+    assert (record["launch"], record["batch"]) == ({"name": "local", "workers": None, "threads": 1}, 2)
 
 
 # images
@@ -299,9 +277,9 @@ def test_samples_are_kept_without_loss(configure: Configure, add, tmp_path: Path
         pd.testing.assert_frame_equal(cell(fresh).read("samples"), cell(later).read("samples"), check_like=True)
 
 
-def test_a_metric_can_be_added_in_parts_and_to_a_part(configure: Configure, add) -> None:
-    run(add(Noisy, configure("limit=4", "shard=0/2")))
-    run(add(Noisy, configure("limit=4", "shard=0/2", "metrics=[psnr,apd_mse]")))
+def test_a_metric_can_be_added_twice_and_to_some_images(configure: Configure, add) -> None:
+    run(add(Noisy, configure("limit=2")))
+    run(add(Noisy, configure("limit=2", "metrics=[psnr,apd_mse]")))
     directory, _ = run(add(Noisy, configure("limit=4", "metrics=[psnr,apd_mse,ssim]")))
     frame = cell(directory).read("samples")
     assert len(frame) == 20

@@ -42,7 +42,8 @@ def make_config(out: Path, **changes: Any) -> TrainConfig:
     settings = {
         "dataset": {"name": "synthfaces", "size": 32}, "scale": None, "pool": 12, "val": 3, "flip": True, "batch": 4,
         "steps": 6, "budget": None, "lr": 0.01, "betas": (0.9, 0.99), "weight_decay": 0.0, "warmup": 0,
-        "schedule": "constant", "patience": 0, "min_lr": 0.0, "clip": 100.0, "skip": None, "ema": 0.9,
+        "schedule": "constant", "patience": 0, "min_lr": 0.0, "clip": 100.0, "skip": None, "ema": 0.9, "crop": None,
+        "milestones": (), "gamma": 0.5, "clip_value": None,
         "precision": "32", "seed": 0, "device": "cpu", "log_every": 2, "save_every": 1e9, "val_every": 1000,
     }  # fmt: skip
     assert changes.keys() <= settings.keys()

@@ -201,6 +201,13 @@ def test_other_images_under_the_same_settings(tmp_path: Path) -> None:
         Identity({"pool": 3}, ["other", "b"], "c").check(tmp_path, content)
 
 
+def test_settings_that_were_added_since_are_as_they_would_have_been(tmp_path: Path) -> None:
+    content = {"identity": Identity({"lr": 0.1}, ["a", "b"], "c").as_json()}
+    Identity({"lr": 0.1, "gamma": 0.5, "crop": None, "milestones": []}, ["a", "b"], "c").check(tmp_path, content)
+    with pytest.raises(BenchError, match=r"crop=16 \(then null\); gamma=0\.3 \(then 0\.5\)"):
+        Identity({"lr": 0.1, "gamma": 0.3, "crop": 16}, ["a", "b"], "c").check(tmp_path, content)
+
+
 def test_another_network_under_unknown_settings(stub: ModuleType, tmp_path: Path) -> None:
     Trainer(stub.Colour(), stub.make_config(tmp_path, steps=2)).fit()
     content = torch.load(tmp_path / "checkpoint.pt", weights_only=True)

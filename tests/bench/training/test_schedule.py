@@ -22,6 +22,7 @@ SETTINGS = [
     {"schedule": "cosine", "warmup": 0, "min_lr": 2e-4},
     {"schedule": "plateau", "warmup": 3, "patience": 0},
     {"schedule": "plateau", "warmup": 0, "patience": 1, "min_lr": 5e-5},
+    {"schedule": "multistep", "warmup": 0, "milestones": (3, 7, 8), "gamma": 0.5},
 ]
 
 
@@ -33,6 +34,8 @@ def expected(s: dict) -> list[float]:
         lr = 1e-3 * min(1.0, (step + 1) / max(1, s["warmup"]))
         if s["schedule"] == "cosine":
             lr *= 0.5 * (1 + math.cos(math.pi * min(1.0, step / 10)))
+        if s["schedule"] == "multistep" and step + 1 in s["milestones"]:  # official HCFlow: before that step, from 1
+            factor *= s["gamma"]
         rates.append(max(lr * factor, s.get("min_lr", 0.0)))
         if s["schedule"] == "plateau":
             if loss < best * (1 - 0.01):

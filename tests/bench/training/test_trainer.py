@@ -47,9 +47,12 @@ def test_resume_is_exact(tmp_path: Path) -> None:
     assert not equal(whole, train(tmp_path / "seed", "steps=6", "seed=1"))
 
 
-@pytest.mark.parametrize("where", ["validation", "update"])
+@pytest.mark.parametrize(
+    ("where", "sent", "code"),
+    [("validation", signal.SIGINT, 130), ("update", signal.SIGINT, 130), ("update", signal.SIGTERM, 143)],
+)
 def test_an_interruption_at_any_point_resumes_exactly(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, sent: signal.Signals, code: int
 ) -> None:
     with monkeypatch.context() as patch:
         calls = []
@@ -59,10 +62,10 @@ def test_an_interruption_at_any_point_resumes_exactly(
         def interrupt(*arguments, **options):
             calls.append(real(*arguments, **options))
             if len(calls) == 2:
-                raise KeyboardInterrupt
+                signal.raise_signal(sent)
 
         patch.setattr(owner, name, interrupt)
-        assert main(["train", *TINY, f"out={tmp_path / 'parts'}", "steps=6", "val_every=2"]) == 130
+        assert main(["train", *TINY, f"out={tmp_path / 'parts'}", "steps=6", "val_every=2"]) == code
     whole = train(tmp_path / "whole", "steps=6", "val_every=2")
     assert equal(whole, train(tmp_path / "parts", "steps=6", "val_every=2"))
 
@@ -169,6 +172,8 @@ def test_order_is_a_function_of_the_step() -> None:
         (["method=vdvae", "budget=soon"], "budget=soon is wrong: it should be a time"),
         (["method=vdvae", "+method.network.depth=3"], "method.network.depth is no setting of vdvae"),
         (["method=vdvae", "batch=64", "pool=10", "dataset.size=64"], "fewer than batch=64"),
+        (["method=hcflow", "scale=4", "pool=32", "val=2", "crop=80"], "crop=80 is more than the images' 64 pixels"),
+        (["method=hcflow", "scale=4", "pool=32", "val=2", "crop=30"], "crop=30 is no multiple of scale=4"),
         ([], "method"),
     ],
 )

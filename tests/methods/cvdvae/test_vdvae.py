@@ -103,8 +103,8 @@ def test_checkpoint_formats(layout: str, tmp_path) -> None:
         save_file({k: v.half() for k, v in state.items()}, path)
     elif layout == "lightning":  # the authors' checkpoints: prefix, buffers, and other entries
         content = {f"cvae.{k}": v for k, v in state.items()} | {
-            "cvae.shift": torch.zeros(1),
-            "cvae.scale": torch.ones(1),
+            "cvae.shift": torch.full((1, 1, 1), source.config.shift),
+            "cvae.scale": torch.full((1, 1, 1), source.config.scale),
         }
         torch.save({"state_dict": content, "epoch": 3, "optimizer_states": []}, path)
     else:

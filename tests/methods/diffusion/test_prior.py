@@ -1,5 +1,6 @@
 """The prior and its exact form against references, the loss against closed forms, the mapping of checkpoints."""
 
+import hashlib
 import math
 from types import SimpleNamespace
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 from diffusers import DDPMScheduler
 
+from bench.config import compose, plain
 from bench.errors import BenchError
 from bench.training.trainable import BatchNoise
 from methods.diffusion.checkpoints import from_guided_diffusion
@@ -214,7 +216,7 @@ def test_the_loss_of_a_velocity_network_is_that_of_its_velocity() -> None:
 
 
 def test_autocast_normalises_in_float32() -> None:
-    unet = make_unet(SMALL)
+    unet = PriorNetwork(SMALL).unet
     dtypes: dict[type, set[torch.dtype]] = {torch.nn.GroupNorm: set(), torch.nn.Conv2d: set()}
     for module in unet.modules():
         if type(module) in dtypes:
@@ -233,3 +235,75 @@ def test_published_size() -> None:
     with torch.device("meta"):
         unet = make_unet(UnetConfig())
     assert sum(p.numel() for p in unet.parameters()) == pytest.approx(93.6e6, rel=0.01)
+
+
+def guided_diffusion_shapes(
+    channels: int, multipliers: tuple[int, ...], blocks: int, attention: tuple[int, ...], size: int = 256
+) -> dict[str, tuple[int, ...]]:
+    """Names and shapes in a file of guided-diffusion's U-Net: learned variance, residual up- and downsampling."""
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def layer(name: str, *shape: int) -> None:
+        shapes[f"{name}.weight"], shapes[f"{name}.bias"] = shape, shape[:1]
+
+    def residual(name: str, inputs: int, outputs: int) -> None:
+        layer(f"{name}.in_layers.0", inputs)
+        layer(f"{name}.in_layers.2", outputs, inputs, 3, 3)
+        layer(f"{name}.emb_layers.1", 2 * outputs, 4 * channels)
+        layer(f"{name}.out_layers.0", outputs)
+        layer(f"{name}.out_layers.3", outputs, outputs, 3, 3)
+        if inputs != outputs:
+            layer(f"{name}.skip_connection", outputs, inputs, 1, 1)
+
+    def attend(name: str, width: int) -> None:
+        layer(f"{name}.norm", width)
+        layer(f"{name}.qkv", 3 * width, width, 1)
+        layer(f"{name}.proj_out", width, width, 1)
+
+    layer("time_embed.0", 4 * channels, channels)
+    layer("time_embed.2", 4 * channels, 4 * channels)
+    layer("input_blocks.0.0", channels, 3, 3, 3)
+    skips, width, side = [channels], channels, size
+    for level, multiplier in enumerate(multipliers):
+        for _ in range(blocks):
+            residual(f"input_blocks.{len(skips)}.0", width, multiplier * channels)
+            width = multiplier * channels
+            if side in attention:
+                attend(f"input_blocks.{len(skips)}.1", width)
+            skips.append(width)
+        if level < len(multipliers) - 1:
+            residual(f"input_blocks.{len(skips)}.0", width, width)
+            skips.append(width)
+            side //= 2
+    residual("middle_block.0", width, width)
+    attend("middle_block.1", width)
+    residual("middle_block.2", width, width)
+    place = 0
+    for level in reversed(range(len(multipliers))):
+        for i in range(blocks + 1):
+            residual(f"output_blocks.{place}.0", width + skips.pop(), multipliers[level] * channels)
+            width = multipliers[level] * channels
+            if side in attention:
+                attend(f"output_blocks.{place}.1", width)
+            if level and i == blocks:
+                residual(f"output_blocks.{place}.{2 if side in attention else 1}", width, width)
+                side *= 2
+            place += 1
+    layer("out.0", width)
+    layer("out.2", 6, width, 3, 3)
+    return shapes
+
+
+def test_the_published_imagenet_file_fits_its_network() -> None:
+    """By names and shapes, without values; the hash is that of the public code's network with the README's flags."""
+    values = plain(compose(None, ["+network/unet=imagenet256"]))["network"]["unet"]
+    config = UnetConfig(**values)
+    shapes = guided_diffusion_shapes(256, (1, 1, 2, 2, 4, 4), 2, (32, 16, 8))
+    lines = sorted(f"{name} {list(shape)}" for name, shape in shapes.items())
+    assert (len(lines), sum(map(math.prod, shapes.values()))) == (566, 552_814_086)
+    digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    assert digest == "77e18ded5689d791c0f80de615de87c7b701e6613a73e6856ce4baeebb4a6524"
+    with torch.device("meta"):
+        network = PriorNetwork(config).unet
+        translated = from_guided_diffusion({name: torch.empty(shape) for name, shape in shapes.items()}, config)
+    assert {k: v.shape for k, v in translated.items()} == {k: v.shape for k, v in network.state_dict().items()}

@@ -1,22 +1,28 @@
 """The sampler against a known distribution, the loss against closed forms, the network against the public one."""
 
 import math
-from itertools import pairwise
+from collections.abc import Callable, Sequence
+from itertools import chain, pairwise, repeat
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from bench.config import compose, plain
 from bench.contract import Noise
 from bench.errors import BenchError
 from bench.operators.bicubic import Bicubic
+from bench.run.check import check_method
 from bench.settings import build
 from bench.training.trainable import BatchNoise
-from methods.sr3.checkpoints import load_weights
+from methods.diffusion.prior import Levels
+from methods.sr3.checkpoints import SCHEDULE, load_weights
+from methods.sr3.condition import upsample
 from methods.sr3.method import Sr3
-from methods.sr3.sampler import sample, sampling_levels, signal_levels
+from methods.sr3.sampler import ALPHA_BAR, moves_of, sample, signal_levels
 from methods.sr3.training import Sr3Training
 from methods.sr3.unet import Sr3Config, Sr3Unet
 
@@ -50,11 +56,24 @@ def generators(n: int) -> list[torch.Generator]:
     return [torch.Generator().manual_seed(i) for i in range(n)]
 
 
+def drawn_after(start: Tensor, drawn: Sequence[torch.Generator] = ()) -> Callable[[], Tensor]:
+    """The start, then noise from a generator for each row."""
+    later = (torch.stack([torch.randn(start.shape[1:], generator=g) for g in drawn]) for _ in repeat(0))
+    draws = chain([start], later)
+    return lambda: next(draws)
+
+
+def sampling_levels(steps: int) -> list[float]:
+    """alpha_bar of the start and after every step."""
+    levels = Levels(ALPHA_BAR)
+    return [levels.kept(moves_of(steps)[0][0]), *(levels.kept(u) for _, u in moves_of(steps))]
+
+
 @pytest.mark.parametrize("sampler", ["ancestral", "ddim"])
 def test_the_exact_network_gives_the_data_distribution(sampler: str) -> None:
     start = torch.randn(64, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     condition = torch.full_like(start, 0.3)
-    x = sample(ExactNetwork(0.1), sampling_levels(2000), condition, start, generators(64), sampler)
+    x = sample(ExactNetwork(0.1), moves_of(2000), condition, drawn_after(start, generators(64)), sampler)
     assert x.mean().item() == pytest.approx(0.3, abs=0.01)
     assert x.std().item() == pytest.approx(0.1, rel=0.05)
 
@@ -82,8 +101,8 @@ def test_the_schedule_is_the_published_one() -> None:
 def test_ddim_is_deterministic_and_a_batch_gives_every_image() -> None:
     network = filled(Sr3Config(**TINY))
     start, condition = torch.randn(3, 3, 32, 32), torch.rand(3, 3, 32, 32)
-    batch = sample(network, sampling_levels(4), condition, start, [], "ddim")
-    last = sample(network, sampling_levels(4), condition[2:], start[2:], [], "ddim")
+    batch = sample(network, moves_of(4), condition, drawn_after(start), "ddim")
+    last = sample(network, moves_of(4), condition[2:], drawn_after(start[2:]), "ddim")
     torch.testing.assert_close(batch[2:], last, atol=1e-4, rtol=0)
     assert (batch[0] - batch[1]).abs().max() > 0.1
 
@@ -129,7 +148,8 @@ def test_ddim_recovers_the_image_from_any_number_of_steps(steps: int) -> None:
     eps = torch.randn(2, 3, 8, 8, generator=generator)
     levels = sampling_levels(steps)
     network = Knows(x0, levels)
-    x = sample(network, levels, x0, levels[0] ** 0.5 * x0 + (1 - levels[0]) ** 0.5 * eps, [], "ddim")
+    start = levels[0] ** 0.5 * x0 + (1 - levels[0]) ** 0.5 * eps
+    x = sample(network, moves_of(steps), x0, drawn_after(start), "ddim")
     torch.testing.assert_close(x, x0, atol=1e-5, rtol=0)
     assert [level for level, _ in network.asked] == pytest.approx([kept**0.5 for kept in levels[:-1]])
     for kept, (_, asked) in zip(levels[:-1], network.asked, strict=True):
@@ -154,7 +174,7 @@ def test_ancestral_steps_are_those_of_diffusers(steps: int) -> None:
     for t in scheduler.timesteps:
         level = scheduler.alphas_cumprod[t].sqrt().float().expand(2)
         x = scheduler.step(network(x, condition, level), t, x, generator=drawn).prev_sample
-    ours = sample(network, sampling_levels(steps), condition, start, generators(2))
+    ours = sample(network, moves_of(steps), condition, drawn_after(start, generators(2)))
     torch.testing.assert_close(ours, x, atol=2e-6, rtol=0)
 
 
@@ -241,3 +261,55 @@ def test_published_size() -> None:
     with torch.device("meta"):
         network = Sr3Unet(Sr3Config())
     assert sum(p.numel() for p in network.parameters()) == 155_334_339
+
+
+def pil_axis(source: int, scale: int) -> np.ndarray:
+    """Keys' kernel (a = -0.5) at the output's positions; what lies outside of the image is left out."""
+    centre = (np.arange(source * scale) + 0.5) / scale - 0.5
+    d = np.abs(centre[:, None] - np.arange(source))
+    weights = np.where(d <= 1, 1.5 * d**3 - 2.5 * d**2 + 1, np.where(d < 2, -0.5 * d**3 + 2.5 * d**2 - 4 * d + 2, 0))
+    return weights / weights.sum(1, keepdims=True)
+
+
+def test_the_public_condition_is_rounded_after_each_axis() -> None:
+    """Against the kernel in float64: rows first. Pillow's weights are fixed-point numbers, so that ties may differ."""
+    levels = torch.randint(0, 256, (2, 3, 16, 12), generator=torch.Generator().manual_seed(0))
+    found = upsample(levels / 255, (128, 96), "pil")
+    rounded = (np.floor(levels.double().numpy() @ pil_axis(12, 8).T + 0.5)).clip(0, 255)
+    rounded = np.floor(pil_axis(16, 8) @ rounded + 0.5).clip(0, 255)
+    difference = np.abs((found.numpy() + 1) * 127.5 - rounded)
+    assert difference.max() < 1.01
+    assert (difference > 0.01).mean() < 1e-3
+    grey = (64 + levels // 2) / 255  # without overshoot, which is clipped after each axis, away from the borders
+    inner = [upsample(grey, (128, 96), kind)[..., 20:-20, 20:-20] for kind in ("exact", "pil")]
+    assert (inner[0] - inner[1]).abs().max() < 1.5 / 127.5
+
+
+def check_words(path: Path, *words: str) -> list[str]:
+    return ["methods=[sr3_128]", "scale=8", "limit=1", f"methods.sr3_128.weights.x8={path}", *words]
+
+
+def write_public(path: Path, words: list[str]) -> Sr3Config:
+    """Random weights in the form of the public I640000_E37_gen.pth: float32, the schedule's float32 buffers beside."""
+    unet = plain(compose("run", words))["methods"]["sr3_128"]["unet"]
+    config = Sr3Config(**unet)
+    schedule = dict.fromkeys(SCHEDULE, torch.zeros(2000))
+    torch.save({f"denoise_fn.{k}": v for k, v in filled(config).state_dict().items()} | schedule, path)
+    return config
+
+
+@pytest.mark.parametrize(
+    "size", [pytest.param([], marks=pytest.mark.slow, id="128"), pytest.param([32, 32], id="a quarter")]
+)
+def test_the_public_network_keeps_the_contract(size: list[int], tmp_path: Path, configure) -> None:
+    """Of `sr3_128`: at its size, and with half the channels at 32 pixels (from 4)."""
+    path = tmp_path / "I640000_E37_gen.pth"
+    side = size[0] if size else 128
+    words = check_words(path, f"dataset.size={side}", "methods.sr3_128.steps=2", "dataset.split=val")
+    words += [f"methods.sr3_128.unet.size={side}", f"methods.sr3_128.unet.channels={size[1]}"] if size else []
+    config = write_public(path, words)
+    if not size:
+        assert sum(p.numel() for p in Sr3Unet(config).parameters()) == 97_807_491
+    results = list(check_method(configure(*words, config="check")))
+    assert [f"{r.name}: {r.detail}" for r in results if r.verdict == "fail"] == []
+    assert len(results) == 13

@@ -1,0 +1,56 @@
+"""Figures of zero-shot samplers that were published, beside those of a run."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from bench.files import write_atomic, write_json
+from bench.paper.samplers import METRICS, published_samplers, sources
+from bench.paper.tables import write_paper
+from bench.run.cell import CellKey
+from bench.run.store import RunDir
+
+
+def directory(path: Path, label: str, operator: str, sigma: float, method: str = "ddrm") -> RunDir:
+    run = RunDir(path)
+    write_atomic(path / "config.yaml", f"methods: {{{label}: {{}}}}\nmetrics: [psnr, lpips_vgg, stlpips_alex]\n")
+    cell = run.cell(CellKey(label, 4, None))
+    samples = pd.DataFrame({"index": range(4), "sample": 0, "image": "x", "metrics": "psnr lpips_vgg stlpips_alex"})
+    samples = samples.assign(method=label, scale=4, tau=np.nan, psnr=[27.0, 28.0, 29.0, 30.0], lpips_vgg=0.3)
+    cell.add(0, samples.assign(stlpips_alex=0.1), pd.DataFrame({"index": range(4), "image": "x"}))
+    identity = {"version": 1, "scale": 4, "tau": None, "operator": {"name": operator, "sigma": sigma}}
+    write_json(cell.folder / "cell.json", identity)
+    facts = {"title": "DDRM", "method": method, "evaluations": 20, "backward_passes": 0}
+    write_json(cell.folder / "facts.json", facts)
+    return run
+
+
+def test_ours_beside_theirs_at_the_same_noise(tmp_path: Path) -> None:
+    write_paper(directory(tmp_path, "mine", "bicubic", 0.025))
+    frame = pd.read_csv(tmp_path / "samplers.csv").set_index("metric")
+    assert frame["source"].tolist() == ["dps"] * 2  # its 0.05 is of images in [-1, 1]
+    assert frame.loc["psnr", "published"] == 25.36
+    assert frame.loc["psnr", "difference"] == 28.5 - 25.36
+    assert frame.loc["lpips_vgg", "published"] == 0.294
+    text = (tmp_path / "samplers.md").read_text()
+    assert "arXiv 2209.14687" in text
+    assert "1 to 2.5 dB" in text
+
+
+def test_another_operator_noise_or_method_has_no_place(tmp_path: Path) -> None:
+    for k, (operator, sigma, method) in enumerate([("average", 0.05, "ddrm"), ("bicubic", 0.1, "ddrm"),
+                                                   ("bicubic", 0.05, "sr3")]):  # fmt: skip
+        write_paper(directory(tmp_path / str(k), "mine", operator, sigma, method))
+        assert not (tmp_path / str(k) / "samplers.csv").exists()
+
+
+def test_every_figure_has_a_source() -> None:
+    frame = published_samplers()
+    assert set(frame["source"]) == set(sources())
+    assert set(METRICS) <= set(frame["metric"]) <= {*METRICS, "fid"}
+    assert len(frame) == 2 * 4 + 7 * 3 + 3
+    doubled = frame.set_index("source").loc[["dps", "daps"]]
+    assert (doubled["printed_sigma"] == 2 * doubled["sigma"]).all()
+    same = frame.set_index("source").loc["diffpir"]
+    assert (same["printed_sigma"] == same["sigma"]).all()

@@ -1,0 +1,118 @@
+"""``python -m bench tune``: a grid on validation images, resumed, with the best as a settings line."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import pandas as pd
+import pytest
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from bench.cli import main
+from bench.config import compose, read_tune
+from bench.contract import Facts, Method, Noise, methods, register_method
+from bench.errors import BenchError
+
+CALLS: list[tuple[float, str]] = []
+QUICK = ["device=cpu", "limit=3", "n=1", "metrics=[psnr]", "metric=psnr"]
+
+
+@pytest.fixture
+def grey(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A method that is a grey of one setting, and its yaml; the best is near the faces' mean."""
+
+    @register_method("grey")
+    class Grey(Method):
+        facts = Facts(title="Grey", citation="none", deterministic=True, evaluations=0)
+
+        def __init__(self, level: Annotated[float, Field(ge=0, le=1)] = 0.0, shade: str = "flat") -> None:
+            self.level, self.shade = level, shade
+
+        def draw(self, y: Tensor, n: int, tau: float | None, noise: Noise) -> Tensor:
+            CALLS.extend((self.level, i) for i in noise.ids)
+            level = self.level * (tau or 1.0) if self.shade == "flat" else 1.0
+            return torch.full((len(y), n, 3, *self.operator.size), level)
+
+    (tmp_path / "conf" / "methods").mkdir(parents=True)
+    text = "# @package methods.grey\nlevel: 0.0\nshade: flat\n"
+    (tmp_path / "conf" / "methods" / "grey.yaml").write_text(text)
+    monkeypatch.setattr("bench.config.search_path", lambda: [f"hydra.searchpath=[file://{tmp_path}/conf]"])
+    monkeypatch.setattr("bench.composing.search_path", lambda: [f"hydra.searchpath=[file://{tmp_path}/conf]"])
+    CALLS.clear()
+    yield tmp_path
+    methods._items.pop("grey")
+
+
+def tune(folder: Path, *words: str) -> int:
+    return main(["tune", "method=grey", *QUICK, f"out={folder / 'out'}", *words])
+
+
+def test_the_best_is_a_settings_line(grey: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert tune(grey, "grid.level=[0.1,0.5,0.9]", "grid.shade=[flat,white]", "tau=1") == 0
+    said = capsys.readouterr().out
+    assert "    methods.grey.level=0.5 methods.grey.shade=flat tau=1.0" in said
+    assert "best of 6 by psnr on 3 validation images of synthfaces, x4" in said
+    frame = pd.read_csv(grey / "out" / "tune.csv")
+    assert frame["level"].tolist() == [0.1, 0.1, 0.5, 0.5, 0.9, 0.9]
+    assert frame.loc[frame["best"], ["level", "shade"]].to_numpy().tolist() == [[0.5, "flat"]]
+    assert frame["psnr"].idxmax() == 2
+    assert "**" in (grey / "out" / "tune.md").read_text()
+    for suffix in ("png", "pdf"):
+        assert (grey / "out" / f"tune.{suffix}").stat().st_size > 1000
+    assert {i.partition("-")[0] for _, i in CALLS} == {"val"}  # never an image of the test split
+
+
+def test_a_wider_grid_goes_on(grey: Path) -> None:
+    assert tune(grey, "grid.level=[0.1,0.5]", "tau=1") == 0
+    before = len(CALLS)
+    assert tune(grey, "grid.level=[0.1,0.5,0.9]", "tau=1") == 0
+    assert {level for level, _ in CALLS[before:]} == {0.9}
+    assert pd.read_csv(grey / "out" / "tune.csv")["level"].tolist() == [0.1, 0.5, 0.9]
+    assert tune(grey, "grid.level=[0.5,0.9]", "tau=1") == 0  # what is no longer asked for is not compared
+    assert pd.read_csv(grey / "out" / "tune.csv")["level"].tolist() == [0.5, 0.9]
+
+
+def test_temperatures_and_statistics(grey: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """tau is a part of the grid; a proper score is smallest at the best."""
+    assert tune(grey, "methods.grey.level=0.5", "tau=[0.2,1]", "metric=crps", "scale=[4,8]") == 0
+    said = capsys.readouterr().out
+    assert said.count("    tau=1.0") == 2
+    frame = pd.read_csv(grey / "out" / "tune.csv")
+    assert frame["scale"].tolist() == [4, 4, 8, 8]
+    assert (frame.groupby("scale")["crps"].idxmin() == [1, 3]).all()
+
+
+def test_where_it_goes_does_not_depend_on_the_grid(grey: Path) -> None:
+    def out(*words: str) -> Path:
+        return read_tune(compose("tune", ["methods=[grey]", *words])).run.out
+
+    assert out("++grid.level=[0.1,0.2]") == out("++grid.level=[0.3]", "++grid.shade=[a,b]")
+    assert out("++grid.level=[0.1,0.2]") != out("++grid.level=[0.1,0.2]", "n=4")
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ([], "There is nothing to choose from"),
+        (["grid.levle=[0.1,0.2]"], "Did you mean 'methods.grey.level'|levle is no setting"),
+        (["grid.level=[0.1,2.0]"], "should be at most 1"),
+        (["grid.level=[0.1,0.2]", "metric=psnrr"], "Did you mean 'psnr'"),
+        (["grid.level=[0.1,0.2]", "dataset.split=test"], "validation images only"),
+        (["grid.level=[0.1,0.2]", "dataset=portraits256"], "portraits256 has no validation images"),
+        (["grid.level=[0.1,0.2]", "metric=mmse_gap"], "mmse_gap is not defined"),
+        (["grid.level=[0.1,0.2]", "variants={a: {method: grey}}"], "tune takes one method"),
+    ],
+)
+def test_mistakes(words: list[str], sentence: str, grey: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert tune(grey, "tau=1", *words) == 1
+    import re
+
+    assert re.search(sentence, capsys.readouterr().err)
+
+
+def test_it_takes_a_method() -> None:
+    with pytest.raises(BenchError, match="tune method=NAME"):
+        read_tune(compose("tune", ["methods=[bicubic,sr3]", "++grid.steps=[2,3]"]))
+    assert main(["tune", "grid.steps=[2,3]"]) == 1
