@@ -1,0 +1,1 @@
+"""Faults as a campaign that anyone can repeat: ``python -m tests.faults`` (docs/reliability.md has its figures)."""

@@ -1,0 +1,135 @@
+"""Commands of the suite in processes of their own that may be killed, starved and lied to.
+
+A process is forked from one that has imported everything, so that a start costs a tenth of a second instead of five;
+what it does is what ``python -m bench`` does.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+PATIENCE = 300.0
+"""Seconds after which a command hangs."""
+
+
+@dataclass
+class Ended:
+    """How a command ended.
+
+    Attributes:
+        code: exit code; the signal's number below zero where one ended it.
+        text: what it wrote.
+        seconds: how long it ran.
+
+    """
+
+    code: int
+    text: str
+    seconds: float
+
+    @property
+    def sentence(self) -> str | None:
+        """Its one sentence, None where it wrote none, or a traceback."""
+        said = [line for line in self.text.splitlines() if line.startswith("bench: ")]
+        return said[-1] if said and "Traceback" not in self.text else None
+
+
+class Started:
+    """A command that runs.
+
+    Args:
+        words: of ``python -m bench``.
+        log: file for what it writes.
+        before: done in the process first: limits, lies about time.
+
+    """
+
+    def __init__(self, words: Sequence[str], log: Path, before: Callable[[], None] | None = None) -> None:
+        self.log = log
+        self.begun = time.monotonic()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self.pid = os.fork()
+        if self.pid == 0:
+            self._be(words, before)
+
+    def _be(self, words: Sequence[str], before: Callable[[], None] | None) -> None:
+        code = 99
+        try:
+            os.setsid()
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            file = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            os.dup2(file, 1)
+            os.dup2(file, 2)
+            sys.stdin = open(os.devnull)  # noqa: SIM115 -- for as long as the process lives
+            sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
+            if before:
+                before()
+            from bench.cli import main
+
+            code = main(words)
+        except BaseException:  # noqa: BLE001 -- the parent judges what was written
+            import traceback
+
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+
+    def signal(self, number: int) -> None:
+        """Send a signal to it and what it started."""
+        try:
+            os.killpg(self.pid, number)
+        except (ProcessLookupError, PermissionError):
+            try:
+                os.kill(self.pid, number)
+            except ProcessLookupError:
+                pass
+
+    def wait(self, seconds: float = PATIENCE) -> Ended:
+        """Wait for its end; TimeoutError, and it is killed, where it hangs."""
+        while True:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                break
+            if time.monotonic() - self.begun > seconds:
+                self.signal(signal.SIGKILL)
+                os.waitpid(self.pid, 0)
+                raise TimeoutError(f"hangs: {self.log.read_text()[-500:]}")
+            time.sleep(0.005)
+        return Ended(os.waitstatus_to_exitcode(status), self.log.read_text(errors="replace"), time.monotonic() - self.begun)
+
+    def end_after(self, seconds: float, number: int) -> Ended:
+        """Send a signal after some seconds, unless it has ended before."""
+        while time.monotonic() - self.begun < seconds:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                spent = time.monotonic() - self.begun
+                return Ended(os.waitstatus_to_exitcode(status), self.log.read_text(errors="replace"), spent)
+            time.sleep(0.002)
+        self.signal(number)
+        return self.wait()
+
+
+def import_everything() -> None:
+    """Import what commands import, without computing anything: threads do not survive a fork."""
+    import torch
+
+    torch.set_num_threads(1)
+    import bench.cli
+    import bench.composing
+    import bench.paper.reproduce
+    import bench.report.figures
+    import bench.report.plots
+    import bench.run.runner
+    import bench.training.trainer
+    import methods.cvdvae.training
+    import methods.hcflow.method  # noqa: F401
