@@ -39,7 +39,9 @@ UNDEFINED = "n/a"
 NO_OTHER: Mapping[str, Better] = {}
 """No other directions than those that metrics declare."""
 PLAIN = ("bicubic", 0.0)
-"""Operator and sigma that tables for reading do not mention."""
+"""Operator and sigma of the paper."""
+ROUNDED_ONCE = "bicubic (MATLAB's kernel, rounded once)"
+"""How `PLAIN` is told from its variants below tables, where its y is rounded."""
 UNNAMED = {"rounding": "once", "kernel": "matlab"}
 """Settings of operators that their names in tables do not mention."""
 
@@ -347,11 +349,14 @@ def escape_markdown(text: str) -> str:
 
 
 def observed_by(rows: list[Row]) -> str:
-    """A sentence that names the operators and noise levels of rows, "" where all are `PLAIN`."""
-    found = dict.fromkeys((row.operator, row.sigma) for row in rows)
-    if set(found) <= {PLAIN}:
-        return ""
-    return "Observations: " + "; ".join(f"{name}, sigma {sigma:g}" for name, sigma in found) + "."
+    """A sentence that names the operators, with their variant, and the noise levels of rows; "" for no rows."""
+    found = dict.fromkeys(f"{_variant(row)}, sigma {row.sigma:g}" for row in rows)
+    return f"Observations: {'; '.join(found)}." if found else ""
+
+
+def _variant(row: Row) -> str:
+    rounds = (row.cell.identity or {})["operator"].get("range", ()) is not None
+    return ROUNDED_ONCE if (row.operator, row.sigma) == PLAIN and rounds else row.operator
 
 
 def ranked_lines(

@@ -7,9 +7,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from bench.operators.bicubic import enlarge
 from bench.training.trainable import BatchNoise, Trainable, register_trainable
 from methods.sr3.checkpoints import load_weights
+from methods.sr3.condition import Condition, upsample
 from methods.sr3.sampler import TRAIN_STEPS, moves_of, sample, signal_levels
 from methods.sr3.unet import Sr3Config, Sr3Unet
 
@@ -37,6 +37,8 @@ class Sr3Training(Trainable):
             their "sum".
         initialisation: "orthogonal" matrices and biases of zero for all layers with weights but the normalisations
             (public implementation), or the "default" ones of PyTorch.
+        condition: enlargement of y that the network sees, "exact", or "pil" (8 bits; public implementation). The method
+            must sample with the one that its weights were trained with.
         weights: file to begin with, or None.
 
     """
@@ -50,11 +52,13 @@ class Sr3Training(Trainable):
         loss: Literal["l1", "l2"] = "l1",
         reduction: Literal["sum", "mean"] = "mean",
         initialisation: Literal["default", "orthogonal"] = "default",
+        condition: Condition = "exact",
         weights: str | None = None,
     ) -> None:
         super().__init__()
         self.network = Sr3Unet(unet)
         self.scale, self.loss, self.reduction = scale, loss, reduction
+        self.enlargement: Condition = condition
         self.register_buffer("levels", signal_levels().float(), persistent=False)
         if weights:
             load_weights(self.network, weights)
@@ -66,9 +70,9 @@ class Sr3Training(Trainable):
         return dict(self.network.named_parameters())
 
     def condition(self, y: Tensor) -> Tensor:
-        """Bicubic upsample of y in [-1, 1]."""
-        side = y.shape[-1] * self.scale
-        return 2 * enlarge(y, (side, side)) - 1
+        """Bicubic upsample of y in [-1, 1], of the kind that was chosen."""
+        height, width = y.shape[-2:]
+        return upsample(y, (height * self.scale, width * self.scale), self.enlargement)
 
     def forward(self, x: Tensor, y: Tensor | None, noise: BatchNoise) -> dict[str, Tensor]:
         """Error of the predicted noise, or of the velocity where the network predicts that."""

@@ -48,7 +48,7 @@ OFFICIAL: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
             "warmup": 0, "schedule": "constant", "clip_value": None, "clip": None, "steps": 1000000, "ema": 0.0,
             "precision": "32", "val_every": 10000, "budget": BUDGET,
         },
-        {"loss": "l1", "reduction": "mean", "initialisation": "orthogonal"},
+        {"loss": "l1", "reduction": "mean", "initialisation": "orthogonal", "condition": "pil"},
     ),
     "cvdvae_ffhq256": (  # train.py (AdamW with its defaults, ReduceLROnPlateau by epoch), data.py (batches of 4)
         {

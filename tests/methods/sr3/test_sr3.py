@@ -200,6 +200,25 @@ def test_a_velocity_network_and_patches_train() -> None:
     assert module.preview(torch.rand(2, 3, 32, 32), torch.rand(2, 3, 8, 8), noise).shape == (2, 3, 32, 32)
 
 
+@pytest.mark.parametrize("condition", ["exact", "pil"])
+def test_training_shows_the_network_the_chosen_enlargement(condition: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the network gets, in the loss and in the preview, is what the method gives it when it samples."""
+    module, seen = Sr3Training(Sr3Config(**TINY), scale=4, condition=condition), []
+
+    def network(x: Tensor, shown: Tensor, level: Tensor) -> Tensor:
+        seen.append(shown)
+        return x
+
+    monkeypatch.setattr(module.network, "forward", network)
+    x, y, noise = torch.rand(2, 3, 32, 32), torch.rand(2, 3, 8, 8), BatchNoise(0, 2, slice(0, 2), torch.device("cpu"))
+    module(x, y, noise)
+    module.preview(x, y, noise)
+    assert len(seen) > 2
+    assert all(torch.equal(shown, upsample(y, (32, 32), condition)) for shown in seen)
+    levels = (seen[0] + 1) * 127.5
+    assert ((levels - levels.round()).abs().max() < 1e-3) == (condition == "pil")  # whole levels of 8 bits
+
+
 @pytest.fixture
 def weights(tmp_path: Path) -> Path:
     """In the public implementation's form: a prefix, and the schedule's buffers beside the network."""
