@@ -257,7 +257,7 @@ class CompareConfig(Settings):
     ] = setting(
         None,
         help="how much worse the mean of a metric may be, in the units of tables, as {psnr: 0.1, seconds: 0.5}; others "
-        "by one unit of the last digit that tables print, times by anything",
+        "by one unit of the last digit that tables print, times and metrics without a better direction by anything",
     )
 
 
@@ -322,7 +322,7 @@ def read_tune(cfg: DictConfig) -> TuneConfig:
         raise BenchError("tune takes one method, without variants: python -m bench tune method=NAME grid.KEY=[...].")
     ((name, base),) = raw["methods"].items()
     rows = _combinations(own.grid)
-    many = len(as_list(raw["tau"])) > 1 if raw.get("tau") is not None else False
+    many = len(_values("tau", raw["tau"])) > 1 if raw.get("tau") is not None else False
     if len(rows) < 2 and not many:
         raise BenchError(f"There is nothing to choose from: add values, as grid.steps=[20,50] of a setting of {name}.")
     methods = {label: {"method": name, **merge(_group(base, name), _nested(row))} for label, row in rows.items()}
@@ -337,7 +337,7 @@ def read_tune(cfg: DictConfig) -> TuneConfig:
 
 def _combinations(grid: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """All combinations of a grid's values, by label; the last setting changes fastest."""
-    values = {key: as_list(value) for key, value in _dotted(grid)}
+    values = {key: _values(f"grid.{key}", value) for key, value in _dotted(grid)}
     found = {}
     for chosen in product(*values.values()):
         row = dict(zip(values, chosen, strict=True))
@@ -346,6 +346,15 @@ def _combinations(grid: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
             label = f"grid-{digest(row)[:12]}"
         found[label] = row
     return found
+
+
+def _values(key: str, value: Any) -> tuple[Any, ...]:
+    """What a setting is to be, one after the other."""
+    try:
+        values: tuple[Any, ...] = as_list(value)
+    except ValueError as error:
+        raise BenchError(f"{key}=[] is wrong: it should be {error}.") from None
+    return values
 
 
 def _dotted(group: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -219,7 +219,10 @@ class Method(ABC):
                 f"add dataset.size={self.size[0]}, or use another network."
             )
         if self.needs_posterior and posterior is None:
-            raise BenchError(f"{UNKNOWN_POSTERIOR.format(self.facts.title)}: give it with prepare(..., posterior=...).")
+            raise BenchError(
+                f"{UNKNOWN_POSTERIOR.format(self.facts.title)}: take dataset=gaussians, or in Python give it with "
+                "prepare(..., posterior=...)."
+            )
         self.device = torch.device(device)
         self.operator = operator.to(self.device)
         self.posterior = posterior

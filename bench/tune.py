@@ -75,6 +75,8 @@ def tune(config: TuneConfig) -> tuple[str, bool]:
     directory, complete = run(measured)
     rows = [row for row in read_rows(directory)[0] if row.cell.key.label in config.grid]
     points = [point(row, dict(config.grid[row.cell.key.label]), name) for row in rows]
+    if not points and directory.failures:
+        raise BenchError(f"Nothing could be measured: {directory.failures[0]['reason']}")
     if not any(np.isfinite(p.loss) for p in points):
         raise BenchError(f"{name} is not defined for any combination: choose another metric=NAME, or more images or n.")
     scales = {s: [p for p in points if p.row.cell.key.scale == s] for s in measured.scales}
@@ -99,6 +101,11 @@ def with_metric(run: RunConfig, name: str) -> RunConfig:
         raise BenchError(f"There is no metric or statistic '{name}'.{near_matches(name, known)}")
     kept = (m for m in resolve_metrics(run.metrics, run.perceptual)[0])
     name = resolve_metrics([name], run.perceptual)[0][0]
+    if metric_facts(name).better == "neither":
+        raise BenchError(
+            f"{name} can be too large and too small, so that none is the best: choose another metric=NAME, as its "
+            "ratio to what is right (docs/truth.md)."
+        )
     return run.model_copy(update={"metrics": (*(m for m in kept if m != name), name), "statistics": False})
 
 

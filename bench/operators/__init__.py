@@ -152,6 +152,12 @@ class Operator(ABC):
         self.device = torch.device(device)
         self.dtype = torch.float32 if dtype is None else dtype
 
+    @classmethod
+    def any_size(cls, scale: int, settings: Mapping[str, Any]) -> tuple[int, int]:
+        """Sides (H, W) of images that the operator with these settings can have."""
+        side = max(64 // scale, 8) * scale
+        return side, side
+
     def observed_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """Sides (h, w) of y for an image of sides (H, W)."""
         return size[0] // self.scale, size[1] // self.scale
@@ -274,7 +280,8 @@ def operator_kind(config: Mapping[str, Any], scale: int) -> str:
         BenchError: unknown name, or an unknown or wrong setting.
 
     """
-    return make_operator(config, scale, max(64 // scale, 8) * scale).kind
+    operator_settings(config)
+    return make_operator(config, scale, operators.get(str(config["name"])).any_size(scale, config)).kind
 
 
 def make_operator(

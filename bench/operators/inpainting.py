@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -82,6 +83,15 @@ class Inpainting(Operator):
             )
         self._kind = f"{self.name} {mask} {missing:g}" if mask in makers else f"{self.name} {Path(mask).stem}"
         self._mask = torch.from_numpy(seen).to(self.device, self.dtype)
+
+    @classmethod
+    def any_size(cls, scale: int, settings: Mapping[str, Any]) -> tuple[int, int]:
+        """Those of the mask, where it is an image."""
+        try:
+            with Image.open(str(settings.get("mask"))) as image:
+                return image.height, image.width
+        except OSError:  # none, which is told when the operator is made
+            return super().any_size(scale, settings)
 
     @property
     def kind(self) -> str:

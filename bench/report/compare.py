@@ -219,7 +219,8 @@ def _figures(first: float, second: float, estimate: Estimate, n: int, lost: int)
 def judged(frame: pd.DataFrame, tolerance: Mapping[str, float]) -> pd.DataFrame:
     """Add ``tolerance`` (NaN where a figure is not judged) and ``worse`` to what `compare_runs` returns.
 
-    A figure is worse where its mean is worse by more than the tolerance, or where images have lost it.
+    A figure is worse where its mean is worse by more than the tolerance (of a metric without a better direction: is
+    another by more), or where images have lost it.
 
     Args:
         frame: the comparison.
@@ -237,10 +238,12 @@ def judged(frame: pd.DataFrame, tolerance: Mapping[str, float]) -> pd.DataFrame:
     for row in frame.to_dict("records"):
         facts = metric_facts(row["name"])
         given = tolerance.get(row["name"], tolerance.get(row["metric"]))
-        limit = given if given is not None else np.nan if facts.domain == "timing" else last_digit(facts)
+        judged_alone = facts.domain != "timing" and facts.better != "neither"
+        limit = given if given is not None else last_digit(facts) if judged_alone else np.nan
         allowed.append(limit)
-        loss = -row["difference"] if facts.better == "higher" else row["difference"]
-        worse.append(not np.isnan(limit) and (row["lost"] > 0 or loss > limit))
+        change = row["difference"]
+        loss = {"higher": -change, "lower": change, "neither": abs(change)}[facts.better]
+        worse.append(row["lost"] > 0 or loss > limit)
     return frame.assign(tolerance=allowed, worse=worse)
 
 

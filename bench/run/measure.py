@@ -45,15 +45,17 @@ def measure(config: MeasureConfig) -> tuple[RunDir, list[str]]:
         the run directory, and a sentence for everything that could not be computed.
 
     Raises:
-        BenchError: no run, another one at work in it, images that are not there, or metrics that no stored samples
-            give.
+        BenchError: no run, one without rows, another one at work in it, images that are not there, or metrics that no
+            stored samples give.
 
     """
     directory = RunDir(config.run)
     run = config_of(directory, config.device)
     with directory.lock():
+        if not (cells := directory.cells()):
+            raise BenchError(f"Nothing has been measured in {directory.path} yet: run its command again.")
         work = _Measuring(config, run, directory)
-        for cell in directory.cells():
+        for cell in cells:
             work.measure(cell)
         work.close()
     return directory, work.left

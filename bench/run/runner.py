@@ -59,6 +59,8 @@ def open_run(config: RunConfig, keys: Collection[CellKey]) -> Iterator[Session]:
         make_method(m)
     dataset = make_dataset(config.dataset)
     directory = RunDir(config.out)
+    if (directory.path / "sample.json").is_file():
+        raise BenchError(f"{directory.path} holds samples of one's own images: use another out=DIR.")
     if config.launch.elsewhere and config.launch.gpus:  # the GPUs are the workers'
         config = config.model_copy(update={"device": "cpu"})
     with directory.lock():

@@ -86,6 +86,7 @@ def read_sample(cfg: DictConfig) -> SampleConfig:
             f"operator.range={written(given) if given else 'null'} is wrong: image files have intensities in [0, 1], "
             "leave it out."
         )
-    default = Path("results/samples") / f"{c.method.label}-{digest(c.shared())[:8]}"
+    asked = {k: v for k, v in {"scale": c.scale, "fit": c.fit}.items() if v not in (None, "refuse")}
+    default = Path("results/samples") / f"{c.method.label}-{digest(c.shared() | asked)[:8]}"
     out = c.out if c.out != Path() else default
     return c.model_copy(update={"device": resolve_device(c.device), "out": out})

@@ -7,7 +7,7 @@ Of every image there is a folder with ``lr.png``, ``sample0.png`` and so on, ``m
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -128,6 +128,8 @@ def _claim(config: SampleConfig) -> None:
     """Write what the samples of this folder depend on; BenchError where there are samples of something else."""
     now = as_json(config.shared())
     path = config.out / "sample.json"
+    if (config.out / "config.yaml").is_file():
+        raise BenchError(f"{config.out} is a run directory, where samples would be mixed in: use another out=DIR.")
     if path.is_file() and (reasons := differences(read_json(path, dict[str, Any]), now)):
         raise BenchError(
             f"{config.out} holds samples of something else: {'; '.join(reasons)}: use another out=DIR, or move it away."
@@ -156,14 +158,33 @@ def _sample(config: SampleConfig, loaded: LoadedMethod, source: Source, fitted: 
     before = read_json(folder / "done.json", dict[str, Any]) if (folder / "done.json").is_file() else {}
     if before.items() >= record.items() and all((folder / name).is_file() for name in before["files"]):
         return
+    _check_replaced(config, source, before, record)
     hr, y = _observed(config, source, pixels, fitted.scale)
     sampler = Sampler(method, config.method.label, config.seed, config.n, round=False)
     tau = config.tau if method.facts.uses_tau else None
     x = _drawn(sampler, y.to(loaded.device), fitted, tau).cpu()
     if not finite_images(x[None]).all():
         raise ImageError(f"{source.name}: {method.facts.title} returned NaN or infinite values.")
-    _keep(folder, record, y, x, hr)
+    _keep(folder, record | {"fit": config.fit}, y, x, hr)
     say(f"{source.name}: {len(x)} {'sample' if len(x) == 1 else 'samples'} at scale={fitted.scale}")
+
+
+def _check_replaced(config: SampleConfig, source: Source, before: Mapping[str, Any], record: Mapping[str, Any]) -> None:
+    """Say that samples of an image that was replaced are; ImageError where other settings would replace them."""
+    if not before or before.items() >= record.items():  # none, or some of them were deleted
+        return
+    other = ""
+    if config.scale is not None and before["scale"] != record["scale"]:
+        other = f"at scale={before['scale']}"
+    elif before.get("fit", config.fit) != config.fit:
+        other = f"with fit={before['fit']}"
+    elif before["weights"] != record["weights"]:
+        other = "of other weights"
+    if other:
+        raise ImageError(
+            f"{source.name}: {config.out / source.folder} holds samples {other}: use another out=DIR, or move it away."
+        )
+    say(f"{source.name}: the image is no longer what it was, its former samples are replaced")
 
 
 def _observed(config: SampleConfig, source: Source, pixels: np.ndarray, scale: int) -> tuple[Tensor | None, Tensor]:

@@ -118,10 +118,10 @@ def fit_image(image: Image.Image, name: str, method: Method, given: int | None, 
     if fit == "tile" and size is not None:
         return _tiled(image, name, (size[0] // scale, size[1] // scale), scale, degrade)
     want = _wanted(have, size, scale, degrade)
+    if size is None and min(want) < (2 * scale if degrade else 2):
+        raise ImageError(f"{name} has {text(have)} pixels, too few for scale={scale}: use a larger image.")
     if have == want:
         return Fitted(image, scale)
-    if size is None and min(want) < 2 * scale:
-        raise ImageError(f"{name} has {text(have)} pixels, too few for scale={scale}: use a larger image.")
     if have[0] < want[0] or have[1] < want[1]:
         raise ImageError(
             f"{name} has {text(have)} pixels, fewer than the {text(want)} that {method.facts.title} takes at "

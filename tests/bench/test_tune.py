@@ -96,12 +96,18 @@ def test_where_it_goes_does_not_depend_on_the_grid(grey: Path) -> None:
     ("words", "sentence"),
     [
         ([], "There is nothing to choose from"),
+        (["grid.level=[]"], r"grid.level=\[\] is wrong: it should be one value or a list of at least one."),
+        (["grid.level=[0.1,0.2]", "tau=[]"], r"tau=\[\] is wrong: it should be one value or a list of at least one."),
         (["grid.levle=[0.1,0.2]"], "Did you mean 'methods.grey.level'|levle is no setting"),
         (["grid.level=[0.1,2.0]"], "should be at most 1"),
         (["grid.level=[0.1,0.2]", "metric=psnrr"], "Did you mean 'psnr'"),
         (["grid.level=[0.1,0.2]", "dataset.split=test"], "validation images only"),
         (["grid.level=[0.1,0.2]", "dataset=portraits256"], "portraits256 has no validation images"),
         (["grid.level=[0.1,0.2]", "metric=mmse_gap"], "mmse_gap is not defined"),
+        (
+            ["grid.level=[0.1,0.2]", "metric=apd_mse"],
+            "apd_mse can be too large and too small, so that none is the best",
+        ),
         (["grid.level=[0.1,0.2]", "variants={a: {method: grey}}"], "tune takes one method"),
     ],
 )

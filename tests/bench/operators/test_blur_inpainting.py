@@ -11,7 +11,7 @@ from PIL import Image
 
 from bench.contract import Noise
 from bench.errors import BenchError
-from bench.operators import Operator, make_operator, operators
+from bench.operators import Operator, make_operator, operator_kind, operators
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "average": {"name": "average"},
@@ -134,6 +134,7 @@ def test_a_mask_of_ones_own(tmp_path: Path) -> None:
     config = {"name": "inpainting", "mask": str(tmp_path / "left.png")}
     operator = make_operator(config, 1, 16)
     assert (operator.observed, operator.kind) == (64, "inpainting left")
+    assert operator_kind(config, 4) == "inpainting left"  # whatever size the mask has
     with pytest.raises(BenchError, match="16x16 pixels, the images 32x32"):
         make_operator(config, 1, 32)
     with pytest.raises(BenchError, match="neither box, random nor an image"):

@@ -146,6 +146,16 @@ def test_a_value_that_is_lost_is_worse(tmp_path: Path) -> None:
     assert frame.loc[0, ["lost", "n_images", "worse"]].tolist() == [1, 4, True]
 
 
+@pytest.mark.parametrize(("tolerance", "worse"), [({}, False), ({"apd_mse": 4}, True), ({"apd_mse": 6}, False)])
+@pytest.mark.parametrize("change", [-5.0, 5.0])
+def test_what_has_no_better_direction_is_judged_in_both_or_not_at_all(
+    change: float, tolerance: dict[str, float], worse: bool, tmp_path: Path
+) -> None:
+    frame = compare_runs(make(tmp_path / "first"), make(tmp_path / "second"), ["apd_mse"])
+    assert judged(frame.assign(difference=change), tolerance)["worse"].tolist() == [worse]
+    assert judged(frame.assign(lost=1), tolerance)["worse"].all()
+
+
 def test_tolerances_are_in_the_digits_of_tables() -> None:
     assert last_digit(metric_facts("psnr")) == pytest.approx(0.01)
     assert last_digit(metric_facts("ssim")) == pytest.approx(0.001)

@@ -1,6 +1,7 @@
 """`python -m bench measure` and `export`: metrics that come later, and a run as files for other tools."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -153,4 +154,11 @@ def test_the_schema_in_the_tree_is_that_of_the_code() -> None:
 def test_nothing_to_export_is_told(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "config.yaml").write_text("methods: {bicubic: {}}\nmetrics: [psnr]\n")
     assert main(["export", str(tmp_path)]) == 1
+    assert "Nothing has been measured in" in capfd.readouterr().err
+
+
+def test_nothing_to_measure_is_told(configure: Callable[..., RunConfig], capfd: pytest.CaptureFixture[str]) -> None:
+    directory, _ = run(configure("methods=[bicubic]", "metrics=[psnr]", "limit=1"))
+    shutil.rmtree(directory.path / "cells")
+    assert main(["measure", str(directory.path), "metrics=[ssim]", "device=cpu"]) == 1
     assert "Nothing has been measured in" in capfd.readouterr().err

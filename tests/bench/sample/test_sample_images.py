@@ -221,3 +221,46 @@ def test_pictures_of_many_images_are_beside_the_page(grainy, tmp_path: Path, mon
     page = Page((tmp_path / "out" / "index.html").read_text())
     assert [p["src"] for p in page.pictures] == page.links
     assert re.fullmatch(r"a%20%231/lr\.png", page.links[0])
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["scale=4", "fit=crop"], "holds samples at scale=2: use another out=DIR, or move it away."),
+        (["scale=2", "fit=refuse"], ""),  # the image fits: it is the same
+    ],
+)
+def test_samples_are_not_lost_to_other_settings(
+    grainy, words: list[str], sentence: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    common = ["grainy", save(tmp_path / "a.png", 18), "n=1", "--degrade", f"out={tmp_path / 'out'}"]
+    common += ["--config-dir", tmp_path / "own"]
+    sample(*common, "scale=2", "fit=crop")
+    before = (tmp_path / "out" / "a" / "sample0.png").read_bytes()
+    sample(*common, *words, code=1 if sentence else 0)
+    assert sentence in capfd.readouterr().err
+    assert (tmp_path / "out" / "a" / "sample0.png").read_bytes() == before
+
+
+def test_another_image_of_the_same_name_is_told(grainy, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    for folder, side in (("one", 8), ("two", 12)):
+        words = ["scale=2", "n=1", f"out={tmp_path / 'out'}", "--config-dir", tmp_path / "own"]
+        sample("grainy", save(tmp_path / folder / "a.png", side), *words)
+        assert ("its former samples are replaced" in capfd.readouterr().err) == (folder == "two")
+
+
+def test_samples_and_runs_are_never_in_one_folder(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    face, out = save(tmp_path / "photos" / "face.png", 16), tmp_path / "out"
+    sample("bicubic", face, "scale=2", f"out={out}")
+    assert main(["run", "methods=[bicubic]", "dataset=folder", f"dataset.path={face.parent}", f"out={out}"]) == 1
+    assert f"{out} holds samples of one's own images: use another out=DIR." in capfd.readouterr().err
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text("methods: {bicubic: {}}\nmetrics: [psnr]\n")
+    sample("bicubic", face, "scale=2", f"out={tmp_path / 'run'}", code=1)
+    assert "is a run directory, where samples would be mixed in" in capfd.readouterr().err
+    assert not (tmp_path / "run" / "sample.json").exists()
+
+
+def test_an_image_of_one_pixel_is_told(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    sample("bicubic", save(tmp_path / "a.png", 1), "scale=4", f"out={tmp_path / 'out'}", code=1)
+    assert "a.png has 1x1 pixels, too few for scale=4: use a larger image." in capfd.readouterr().err

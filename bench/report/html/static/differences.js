@@ -31,6 +31,7 @@ const differences = {
   verdict(metric, estimate) {
     if (!estimate || estimate[0] === null) return ["", ""];
     if (!excludesZero(estimate)) return ["equal", "not told apart"];
+    if (metric.better === "neither") return ["", estimate[0] > 0 ? "A larger" : "B larger"];
     return (estimate[0] > 0) === (metric.better === "higher") ? ["a", "A better"] : ["b", "B better"];
   },
 
