@@ -244,6 +244,7 @@ class MeasureConfig(Settings):
     )
     statistics: bool = setting(True, help="also compute the statistics that are not there yet (docs/truth.md)")
     device: str = setting("auto", help="auto, cpu, cuda, cuda:1, ...")
+    launch: LaunchConfig = LaunchConfig()
 
 
 class CompareConfig(Settings):

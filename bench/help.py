@@ -131,8 +131,9 @@ Usage: python -m bench measure RUN_DIR [KEY=VALUE ...]     add metrics to a run,
 Examples:
   python -m bench measure results/runs/portraits metrics=[lpips_vgg,stlpips_alex]
   python -m bench measure results/runs/portraits statistics=false metrics=[ssim]
+  python -m bench measure results/runs/portraits metrics=[lpips_vgg] launch.workers=4 launch.cpus=2
 """,
-        (),
+        ("launch",),
         (MeasureConfig,),
     ),
     "compare": Help(

@@ -5,7 +5,8 @@
 profiles two runs at 64 pixels, DPS and CVDVAE (16 images together), and prints the shares of sampling, of the metrics
 and of each part of the harness, in seconds of the processor (which other work on the machine hardly moves) and of the
 clock. The first batch, in which methods and metrics are loaded, is drawn before. ``--out FILE`` also keeps the figures
-as JSON, ``--stats FOLDER`` the whole profiles for ``python -m pstats``.
+as JSON, ``--stats FOLDER`` the whole profiles for ``python -m pstats``. ``--images 3 32`` takes fewer images, and words
+behind ``--dps`` change DPS: what the harness takes of an image does not depend on its steps.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from tabulate import tabulate
 
 from bench.config import compose, read_config
 from bench.machine import device_name
-from bench.run import computing
+from bench.run import rows
 from bench.run.cell import Cell
 from bench.run.draw import Sampler
 from bench.run.images import Images
@@ -36,12 +37,12 @@ from bench.run.selection import cell_keys
 from bench.run.store import RunDir
 
 RUNS = {
-    "DPS x8": ["methods=[dps]", "methods.dps.compute.rows=5", "batch=1", "limit=4"],
-    "CVDVAE x8, batch=16": ["methods=[cvdvae]", "methods.cvdvae.compute.rows=16", "batch=16", "limit=64"],
+    "DPS x8": ["methods=[dps]", "methods.dps.compute.rows=5", "batch=1"],
+    "CVDVAE x8, batch=16": ["methods=[cvdvae]", "methods.cvdvae.compute.rows=16", "batch=16"],
 }
 PARTS = {
     "sampling": [(Sampler, "raw")],
-    "metrics": [(computing, "evaluate")],
+    "metrics": [(rows, "evaluate")],
     "images, observing": [(Images, "load_all")],
     "samples kept": [(SampleFiles, "write"), (RunDir, "set_image")],
     "rows kept": [(Cell, "add"), (Cell, "compact")],
@@ -106,7 +107,7 @@ def profile(words: list[str], stats: Path | None) -> Clock:
         profiler = cProfile.Profile() if stats else None
         with open_run(config, keys) as session:
             session.loaded.sampler(keys[0].label, keys[0].scale)
-            session.computing.measure(keys[0], batches[0], [])  # loads the metrics, and is not kept
+            session.computing.metrics  # noqa: B018 -- loads them
             with counted_parts(clock), clock.running("all"):
                 if profiler:
                     profiler.enable()
@@ -123,19 +124,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="What the harness itself takes of a run.")
     parser.add_argument("--out", type=Path, help="JSON file to keep the figures in")
     parser.add_argument("--stats", type=Path, help="folder for cProfile's statistics; profiling slows the run down")
+    parser.add_argument("--images", type=int, nargs=2, default=[4, 64], metavar=("DPS", "CVDVAE"), help="of each run")
+    parser.add_argument("--dps", nargs="*", default=[], help="settings of DPS, as methods.dps.steps=20")
     arguments = parser.parse_args()
     kept: dict[str, Any] = {
         "device": device_name("cpu"),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
     }
-    lines = []
-    for title, words in RUNS.items():
+    for (title, words), images, more in zip(RUNS.items(), arguments.images, (arguments.dps, []), strict=True):
+        lines = []
         stats = None
         if arguments.stats:
             arguments.stats.mkdir(parents=True, exist_ok=True)
             stats = arguments.stats / f"{words[0][9:-1]}.pstats"
-        seconds = dict(profile(words, stats).seconds)
+        seconds = dict(profile([*words, *more, f"limit={images}"], stats).seconds)
         cpu, wall = seconds.pop("all")
         seconds["rest"] = [t - sum(s[k] for s in seconds.values()) for k, t in enumerate((cpu, wall))]
         harness = [sum(s[k] for part, s in seconds.items() if part not in WORK) for k in range(2)]
@@ -145,9 +148,10 @@ def main() -> None:
             lines.append([title, part, f"{c:.2f}", f"{100 * c / cpu:.1f}%", f"{w:.2f}", f"{100 * w / wall:.1f}%"])
         lines.append([title, "harness", f"{harness[0]:.2f}", f"{100 * harness[0] / cpu:.1f}%", f"{harness[1]:.2f}",
                       f"{100 * harness[1] / wall:.1f}%"])  # fmt: skip
-    print(tabulate(lines, headers=["run", "part", "CPU s", "share", "clock s", "share"], disable_numparse=True))
-    if arguments.out:
-        arguments.out.write_text(json.dumps(kept, indent=1) + "\n")
+        headers = ["run", "part", "CPU s", "share", "clock s", "share"]
+        print(tabulate(lines, headers=headers, disable_numparse=True), flush=True)
+        if arguments.out:
+            arguments.out.write_text(json.dumps(kept, indent=1) + "\n")
 
 
 if __name__ == "__main__":

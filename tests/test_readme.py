@@ -70,9 +70,7 @@ def test_commands_run(words: list[str], tmp_path: Path, monkeypatch: pytest.Monk
     small = [w for w in SMALL[words[0]] if not (w.startswith("methods=") and "paper" not in words)]
     given = [w for w in words if not w.startswith(("limit=", "budget="))]
     code = main([*given, *small, *steps])
-    offline = (
-        words[0] == "reproduce" and "dataset=synthfaces" not in words
-    )  # FFHQ is not here
+    offline = words[0] == "reproduce" and "dataset=synthfaces" not in words  # FFHQ is not here
     assert code == (1 if offline else 0)
 
 

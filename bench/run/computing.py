@@ -69,6 +69,20 @@ class Computed:
         )
 
 
+@dataclass(frozen=True)
+class Judged:
+    """What metrics must know of the samples of a cell beside themselves.
+
+    Attributes:
+        deterministic: whether the method gives one and the same sample.
+        n: samples that an image was asked for.
+
+    """
+
+    deterministic: bool
+    n: int
+
+
 class Computing:
     """The methods, images and metrics of a run in one process.
 
@@ -133,16 +147,21 @@ class Computing:
         done = Computed(key)
         images, samples, raw = self._sample(done, self.images.load_all(indices, key.scale), shown, self.kept)
         if images:
-            self._evaluate(done, images, samples, raw, self.metrics)
+            self._evaluate(done, images, samples, raw, self.metrics, self.judged(key))
         return done
 
-    def fill(self, key: CellKey, names: Sequence[str], stored: Mapping[int, Tensor]) -> Computed:
-        """Compute some metrics of samples [n, 3, H, W] that are kept, by the image's index."""
+    def judged(self, key: CellKey) -> Judged:
+        """What metrics must know of a cell of this run."""
+        names = {m.label: m.name for m in self.config.methods}
+        return Judged(bool(methods.facts(names[key.label]).deterministic), self.config.n)
+
+    def fill(self, key: CellKey, names: Sequence[str], stored: Mapping[int, Tensor], judged: Judged) -> Computed:
+        """Compute some metrics of samples [n, 3, H, W] that are kept, by the image's index; no method is needed."""
         done = Computed(key)
         images = self.images.load_all(sorted(stored), key.scale)
         if images and names:
             samples = torch.stack([stored[i.index] for i in images]).to(self.images.device)
-            self._evaluate(done, images, samples, None, {n: self.metrics[n] for n in names})
+            self._evaluate(done, images, samples, None, {n: self.metrics[n] for n in names}, judged)
         return done
 
     def fill_again(
@@ -152,7 +171,7 @@ class Computing:
         done = Computed(key)
         images, samples, raw = self._sample(done, self.images.load_all(indices, key.scale), shown, self.kept)
         if images and names:
-            self._evaluate(done, images, samples, raw, {n: self.metrics[n] for n in names})
+            self._evaluate(done, images, samples, raw, {n: self.metrics[n] for n in names}, self.judged(key))
         return done
 
     def draw(self, key: CellKey, index: int, n: int) -> Computed:
@@ -241,20 +260,17 @@ class Computing:
         samples: Tensor,
         raw: Tensor | None,
         loaded: Mapping[str, Metric | SampleStatistic],
+        judged: Judged,
     ) -> None:
         """Compute values of metrics, and for each image the names of those that it has (`FAILED` where one failed)."""
         key = done.key
         e = Evaluation(
             torch.stack([i.hr for i in images]), torch.stack([i.y for i in images]), samples,
-            self.images.operator(key.scale), self._deterministic(key.label), raw,
-            self._posterior(key.scale) if self._statistics else None, self.config.n,
+            self.images.operator(key.scale), judged.deterministic, raw,
+            self._posterior(key.scale) if self._statistics else None, judged.n,
         )  # fmt: skip
         done.values, known = evaluate_images(loaded, e, images, key, self._fail)
         done.images, done.known, done.n = [_known(i) for i in images], known, samples.shape[1]
-
-    def _deterministic(self, label: str) -> bool:
-        names = {m.label: m.name for m in self.config.methods}
-        return bool(methods.facts(names[label]).deterministic)
 
 
 def _known(image: Image) -> Known:

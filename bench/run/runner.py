@@ -278,8 +278,8 @@ class Session:
         """Add metrics to rows, from stored samples or from samples that are drawn again."""
         stored, drawn = self.split(cell, batch)
         if stored:
-            samples = {i: self.read(cell, i) for i in stored}
-            self.merge(self.computing.fill(cell.key, self.lacking(cell, stored), samples), before)
+            samples, judged = {i: self.read(cell, i) for i in stored}, self.computing.judged(cell.key)
+            self.merge(self.computing.fill(cell.key, self.lacking(cell, stored), samples, judged), before)
         if drawn:
             shown = self.shown(cell.key.scale, drawn)
             self.merge(self.computing.fill_again(cell.key, self.lacking(cell, drawn), drawn, shown), before)

@@ -19,7 +19,7 @@ from bench.launch.node import sha256_on_node
 from bench.launch.parcel import Parcel
 from bench.launch.pool import Do
 from bench.run.cell import CellKey
-from bench.run.computing import Computed, Computing, Known
+from bench.run.computing import Computed, Computing, Judged, Known
 from bench.run.identity import differences, identity
 from bench.run.samples import as_picture
 
@@ -138,7 +138,7 @@ def _measure(computing: Computing, key: CellKey, content: Mapping[str, Any], arr
 
 def _fill(computing: Computing, key: CellKey, content: Mapping[str, Any], arrays: Arrays) -> Parcel:
     stored = {int(name): torch.from_numpy(x) for name, x in arrays.items()}
-    return pack(computing.fill(key, content["names"], stored), computing)
+    return pack(computing.fill(key, content["names"], stored, Judged(**content["judged"])), computing)
 
 
 def _fill_again(computing: Computing, key: CellKey, content: Mapping[str, Any], arrays: Arrays) -> Parcel:
@@ -167,6 +167,12 @@ KINDS: dict[str, Callable[[Computing, CellKey, Mapping[str, Any], Arrays], Parce
     "time": _time,
     "rows": _rows,
 }
+
+
+def fill_task(names: Sequence[str], samples: Mapping[int, Tensor], judged: Judged) -> Parcel:
+    """A task: `bench.run.computing.Computing.fill`."""
+    arrays = {str(i): x.cpu().numpy() for i, x in samples.items()}
+    return Parcel({"kind": "fill", "names": list(names), "judged": vars(judged)}, arrays)
 
 
 def pack(done: Computed, computing: Computing) -> Parcel:

@@ -318,7 +318,11 @@ def disk(folder: Path, size: int) -> Iterator[Callable[[], object]]:
 
 def differ(whole: Path, out: Path) -> str | None:
     """How a directory's results differ from those of the undisturbed one, None where they do not."""
-    names = ["table.csv"] if (whole / "table.csv").exists() else [str(p.relative_to(whole)) for p in whole.rglob("table*.csv")]
+    names = (
+        ["table.csv"]
+        if (whole / "table.csv").exists()
+        else [str(p.relative_to(whole)) for p in whole.rglob("table*.csv")]
+    )
     if (whole / "checkpoint.pt").exists():
         return differ_in_weights(whole, out)
     for name in names:

@@ -105,7 +105,9 @@ class Started:
                 os.waitpid(self.pid, 0)
                 raise TimeoutError(f"hangs: {self.log.read_text()[-500:]}")
             time.sleep(0.005)
-        return Ended(os.waitstatus_to_exitcode(status), self.log.read_text(errors="replace"), time.monotonic() - self.begun)
+        return Ended(
+            os.waitstatus_to_exitcode(status), self.log.read_text(errors="replace"), time.monotonic() - self.begun
+        )
 
     def end_after(self, seconds: float, number: int) -> Ended:
         """Send a signal after some seconds, unless it has ended before."""
@@ -124,12 +126,5 @@ def import_everything() -> None:
     import torch
 
     torch.set_num_threads(1)
-    import bench.cli
-    import bench.composing
-    import bench.paper.reproduce
-    import bench.report.figures
-    import bench.report.plots
-    import bench.run.runner
-    import bench.training.trainer
     import methods.cvdvae.training
     import methods.hcflow.method  # noqa: F401

@@ -35,12 +35,32 @@ VALUES = st.one_of(
     st.floats().map(str),
     st.integers(-(10**30), 10**30).map(str),
     st.sampled_from(
-        ["null", "[]", "{}", "[cvdvae]", "[cvdvae,", "{a: b}", "${x}", "${oc.env:HOME}", "bicubic", "4", "[4,8]", "0:", ":0", "''"]
+        [
+            "null",
+            "[]",
+            "{}",
+            "[cvdvae]",
+            "[cvdvae,",
+            "{a: b}",
+            "${x}",
+            "${oc.env:HOME}",
+            "bicubic",
+            "4",
+            "[4,8]",
+            "0:",
+            ":0",
+            "''",
+        ]
     ),
-    st.lists(st.sampled_from(["cvdvae", "dps", "nothing", "1", "-1", "nan", "4"]), max_size=3).map(lambda v: f"[{','.join(v)}]"),
+    st.lists(st.sampled_from(["cvdvae", "dps", "nothing", "1", "-1", "nan", "4"]), max_size=3).map(
+        lambda v: f"[{','.join(v)}]"
+    ),
 )
 SETTINGS = st.builds(
-    lambda mark, key, value: f"{mark}{key}={value}", st.sampled_from(["", "", "", "+", "~", "++"]), st.sampled_from(KEYS), VALUES
+    lambda mark, key, value: f"{mark}{key}={value}",
+    st.sampled_from(["", "", "", "+", "~", "++"]),
+    st.sampled_from(KEYS),
+    VALUES,
 )
 WORDS = st.lists(st.one_of(SETTINGS, SETTINGS, st.text(max_size=10)), max_size=4)
 
@@ -79,9 +99,13 @@ def no_traceback(words: list[str]) -> None:
         assert lines, (words, wrong.getvalue())
 
 
-@pytest.mark.parametrize("command", ["run", "check", "train", "reproduce", "tables", "weights", "data", "methods", "new"])
+@pytest.mark.parametrize(
+    "command", ["run", "check", "train", "reproduce", "tables", "weights", "data", "methods", "new"]
+)
 def test_command_lines(command: str, nothing_runs: None, cases: int) -> None:
-    @settings(max_examples=max(10, cases // 9), deadline=None, suppress_health_check=QUIET, derandomize=True, database=None)
+    @settings(
+        max_examples=max(10, cases // 9), deadline=None, suppress_health_check=QUIET, derandomize=True, database=None
+    )
     @given(WORDS)
     def every(words: list[str]) -> None:
         no_traceback([command, *words])
@@ -100,7 +124,9 @@ def damaged(content: bytes) -> st.SearchStrategy[bytes]:
 
     bits = st.tuples(st.integers(0, len(content) - 1), st.integers(0, 255))
     return st.one_of(
-        st.integers(0, len(content)).map(lambda n: content[:n]), st.lists(bits, max_size=8).map(replace), st.binary(max_size=200)
+        st.integers(0, len(content)).map(lambda n: content[:n]),
+        st.lists(bits, max_size=8).map(replace),
+        st.binary(max_size=200),
     )
 
 
@@ -111,7 +137,9 @@ def test_images(kind: str, tmp_path: Path, cases: int) -> None:
     picture.save(buffer, kind)
     path = tmp_path / f"image.{kind.lower()}"
 
-    @settings(max_examples=max(20, cases // 2), deadline=None, suppress_health_check=QUIET, derandomize=True, database=None)
+    @settings(
+        max_examples=max(20, cases // 2), deadline=None, suppress_health_check=QUIET, derandomize=True, database=None
+    )
     @given(damaged(buffer.getvalue()))
     def every(content: bytes) -> None:
         path.write_bytes(content)
@@ -132,7 +160,9 @@ def test_weights(kind: str, tmp_path: Path, cases: int) -> None:
     save_file(tensors, path) if kind == "safetensors" else torch.save(tensors, path)
     content = path.read_bytes()
 
-    @settings(max_examples=max(20, cases // 2), deadline=None, suppress_health_check=QUIET, derandomize=True, database=None)
+    @settings(
+        max_examples=max(20, cases // 2), deadline=None, suppress_health_check=QUIET, derandomize=True, database=None
+    )
     @given(damaged(content))
     def every(content: bytes) -> None:
         path.write_bytes(content)
@@ -147,7 +177,9 @@ def test_weights(kind: str, tmp_path: Path, cases: int) -> None:
 def test_json(tmp_path: Path, cases: int) -> None:
     path = tmp_path / "facts.json"
 
-    @settings(max_examples=max(20, cases // 2), deadline=None, suppress_health_check=QUIET, derandomize=True, database=None)
+    @settings(
+        max_examples=max(20, cases // 2), deadline=None, suppress_health_check=QUIET, derandomize=True, database=None
+    )
     @given(damaged(b'{"a": [1, 2.5, null], "b": {"c": "d"}}'))
     def every(content: bytes) -> None:
         path.write_bytes(content)

@@ -92,6 +92,7 @@ def test_two_workers_of_which_one_dies_give_the_tables_of_one_process(
     assert not (directory.path / "launch").exists()
 
 
+@pytest.mark.slow
 def test_a_batch_that_always_kills_is_recorded_and_the_next_start_tries_it_again(
     configure: Configure, mortal, one_process: RunDir
 ) -> None:
@@ -107,6 +108,7 @@ def test_a_batch_that_always_kills_is_recorded_and_the_next_start_tries_it_again
     assert timing["threads"] == 1
 
 
+@pytest.mark.slow
 def test_metrics_are_added_by_workers(configure: Configure, mortal, one_process: RunDir) -> None:
     shorter = [*QUICK, "metrics=[psnr]", "launch.workers=2"]
     run(mortal(configure(*shorter)))

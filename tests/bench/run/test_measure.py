@@ -9,10 +9,12 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from bench.cli import main
 from bench.config import MeasureConfig, RunConfig
 from bench.errors import BenchError
+from bench.launch.settings import LaunchConfig
 from bench.report.export import write_export
 from bench.report.schema import COLUMNS, VERSION, Export, json_schema
 from bench.report.tables import read_rows, summarise
@@ -37,7 +39,8 @@ def columns(directory: RunDir, key: CellKey, kind: str) -> pd.DataFrame:
 def test_metrics_from_stored_samples_are_those_of_a_run_that_had_them(
     configure: Callable[..., RunConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = ["methods=[bicubic,cvdvae]", "n=3", "limit=2"]
+    # rows=auto is measured for each directory, and another choice may round a pixel otherwise
+    settings = ["methods=[bicubic,cvdvae]", "methods.cvdvae.compute.rows=3", "n=3", "limit=2"]
     whole, _ = run(configure(*settings, ALL, "statistics=true", f"out={tmp_path / 'whole'}"))
     part, _ = run(configure(*settings, "metrics=[psnr]", f"out={tmp_path / 'part'}"))
     monkeypatch.setattr("bench.run.loaded.prepared_method", None)  # no method is needed
@@ -50,6 +53,45 @@ def test_metrics_from_stored_samples_are_those_of_a_run_that_had_them(
     pd.testing.assert_frame_equal(summarise(*read_rows(part)), summarise(*read_rows(whole)))
     assert later(part.path, "ssim") == []  # nothing is left to do
     assert part.config["statistics"] is True
+
+
+def test_two_workers_give_the_rows_of_one_process_bit_for_bit(
+    configure: Callable[..., RunConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[3]))
+    settings = ["methods=[bicubic,cvdvae]", "n=2", "limit=3", "batch=2", "metrics=[psnr]", "statistics=false"]
+    one, _ = run(configure(*settings, f"out={tmp_path / 'one'}"))
+    one.cell(KEY).samples.of([1])[0].write_bytes(b"no picture")
+    many = RunDir(Path(shutil.copytree(one.path, tmp_path / "many")))
+    names = ("ssim", "lr_psnr", "apd_mse")
+    threads = torch.get_num_threads()
+    told = later(one.path, *names, launch=LaunchConfig(cpus=1))
+    also_told = later(many.path, *names, launch=LaunchConfig(workers=2, cpus=1))
+    assert [t.replace(str(many.path), str(one.path)) for t in also_told] == told
+    assert len(told) == 1
+    assert "000001_0.png is damaged" in told[0]
+    assert torch.get_num_threads() == threads
+    for key in (KEY, CellKey("cvdvae", 8, 0.8)):
+        for kind in ("samples", "images"):
+            pd.testing.assert_frame_equal(many.cell(key).read(kind), one.cell(key).read(kind), check_exact=True)
+    assert len(one.cell(KEY).read("images").dropna(subset="energy")) == 2  # the statistics too
+    last = [json.loads((d.path / "environment.json").read_text())[-1] for d in (one, many)]
+    assert [e["launch"] for e in last] == [
+        {"name": "local", "workers": None, "threads": 1}, {"name": "local", "workers": 2, "threads": 1}
+    ]  # fmt: skip
+    assert {w["threads"] for w in last[1]["workers"]} == {1}
+    assert not (many.path / "launch").exists()
+
+
+def test_workers_are_asked_for_on_the_command_line(
+    configure: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    directory, _ = run(configure("limit=1"))
+    words = ["measure", str(directory.path), "metrics=[ssim]", "device=cpu"]
+    assert main([*words, "launch.workers=1000", "launch.cpus=1"]) == 1
+    assert "1000 workers of 1 threads need 1000 cores, this machine has" in capfd.readouterr().err
+    assert main([*words, "launch=slurm"]) == 1
+    assert "launch=slurm needs launch.workers=N" in capfd.readouterr().err
 
 
 def test_what_is_not_stored_is_told_and_the_rest_is_done(
