@@ -55,11 +55,16 @@ class Started:
         self.begun = time.monotonic()
         sys.stdout.flush()
         sys.stderr.flush()
+        ready, tell = os.pipe()
         self.pid = os.fork()
         if self.pid == 0:
-            self._be(words, before)
+            os.close(ready)
+            self._be(words, before, tell)
+        os.close(tell)
+        os.read(ready, 1)  # a signal before this would hit Python, not the command
+        os.close(ready)
 
-    def _be(self, words: Sequence[str], before: Callable[[], None] | None) -> None:
+    def _be(self, words: Sequence[str], before: Callable[[], None] | None, tell: int) -> None:
         code = 99
         try:
             os.setsid()
@@ -74,6 +79,7 @@ class Started:
                 before()
             from bench.cli import main
 
+            os.close(tell)
             code = main(words)
         except BaseException:  # noqa: BLE001 -- the parent judges what was written
             import traceback
