@@ -1,7 +1,7 @@
-"""Every fault, and what must be true afterwards: tables equal to an undisturbed run's, or one clear sentence; nothing lost.
+"""Every fault, and what must be true afterwards: tables as those of an undisturbed run, or one clear sentence.
 
-Each function does one fault a number of times and returns an :class:`Outcome`. Random choices are keyed by the fault's name
-and number, so that one of them can be looked at again.
+Each function does one fault a number of times and returns an :class:`Outcome`. Random choices are keyed by the fault's
+name and number, so that one of them can be looked at again.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ REPRODUCE = (
 )  # fmt: skip
 TRAIN = (
     "train", "method=hcflow", "scale=8", "steps=6", "batch=2", "pool=8", "val=2", "val_every=3", "save_every=1",
-    "log_every=1", "device=cpu", "warmup=1", "method.network.flow.x8.steps=2", "method.network.flow.x8.conditional=1", "method.network.flow.x8.features=8",
+    "log_every=1", "device=cpu", "warmup=1", "method.network.flow.x8.steps=2",
+    "method.network.flow.x8.conditional=1", "method.network.flow.x8.features=8",
     "method.network.flow.x8.hidden=8", "method.network.flow.x8.growth=4",
 )  # fmt: skip
 
@@ -109,7 +110,7 @@ class Campaign:
         return Started([*words, f"out={out}"], self.folder / "log.txt", before)
 
     def finish(self, outcome: Outcome, words: tuple[str, ...], out: Path, starts: int = 5) -> None:
-        """Start again until it is done, doing what a sentence says (delete FILE), and compare with the undisturbed run."""
+        """Start again until it is done, doing what a sentence says (delete FILE), and compare."""
         for _ in range(starts):
             ended = self.start(words, out).wait()
             if ended.code == 0:
@@ -305,7 +306,7 @@ def damage(path: Path, rng: random.Random) -> None:
 
 @contextmanager
 def disk(folder: Path, size: int) -> Iterator[Callable[[], object]]:
-    """A file system of `size` bytes at a folder; gives what makes it large. PermissionError where one must not mount."""
+    """A file system of `size` bytes at a folder; gives what makes it large; PermissionError where one cannot mount."""
     mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "bench-fault", str(folder)]
     done = subprocess.run(mount, capture_output=True, text=True, check=False)
     if done.returncode:

@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,10 +96,8 @@ class Started:
         try:
             os.killpg(self.pid, number)
         except (ProcessLookupError, PermissionError):
-            try:
+            with suppress(ProcessLookupError):
                 os.kill(self.pid, number)
-            except ProcessLookupError:
-                pass
 
     def wait(self, seconds: float = PATIENCE) -> Ended:
         """Wait for its end; TimeoutError, and it is killed, where it hangs."""

@@ -1,13 +1,12 @@
 """Thousands of wrong command lines and damaged files: one sentence and an exit code each, and never a traceback.
 
-In a run of the whole suite each has some hundred cases; ``pytest tests/faults/test_fuzz.py --fuzz-cases 5000`` has more.
+``pytest tests/faults/test_fuzz.py --fuzz-cases 5000`` has more of them than a run of the whole suite.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -26,10 +25,37 @@ from bench.weights import read_tensors
 
 QUIET = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 KEYS = (
-    "methods", "scale", "tau", "n", "limit", "images", "dataset", "dataset.path", "dataset.size", "dataset.split", "operator",
-    "operator.sigma", "operator.range", "seed", "device", "out", "metrics", "variants", "batch", "methods.cvdvae.output",
-    "methods.dps.steps", "methods.cvdvae.compute.rows", "compute", "protocol", "method", "steps", "lr", "recipe", "study", "paper",
-)  # fmt: skip
+    "methods",
+    "scale",
+    "tau",
+    "n",
+    "limit",
+    "images",
+    "dataset",
+    "dataset.path",
+    "dataset.size",
+    "dataset.split",
+    "operator",
+    "operator.sigma",
+    "operator.range",
+    "seed",
+    "device",
+    "out",
+    "metrics",
+    "variants",
+    "batch",
+    "methods.cvdvae.output",
+    "methods.dps.steps",
+    "methods.cvdvae.compute.rows",
+    "compute",
+    "protocol",
+    "method",
+    "steps",
+    "lr",
+    "recipe",
+    "study",
+    "paper",
+)
 VALUES = st.one_of(
     st.text(max_size=12),
     st.floats().map(str),
@@ -65,14 +91,14 @@ SETTINGS = st.builds(
 WORDS = st.lists(st.one_of(SETTINGS, SETTINGS, st.text(max_size=10)), max_size=4)
 
 
-class Reached(BenchError):
+class ReachedError(BenchError):
     """The configuration was read, and work would begin."""
 
 
 @pytest.fixture
-def nothing_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+def nothing_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def reached(*_: object, **__: object) -> None:
-        raise Reached("fuzz: would begin.")
+        raise ReachedError("fuzz: would begin.")
 
     for name in ("bench.run.runner.run", "bench.run.check.check_method", "bench.training.trainer.Trainer.__init__"):
         monkeypatch.setattr(name, reached)
@@ -80,7 +106,6 @@ def nothing_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[No
         monkeypatch.setattr(name, reached)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
-    yield
 
 
 @pytest.fixture(scope="session")
@@ -111,6 +136,10 @@ def test_command_lines(command: str, nothing_runs: None, cases: int) -> None:
         no_traceback([command, *words])
 
     every()
+
+
+def names_it(path: Path, error: BenchError) -> None:
+    assert str(path) in str(error)
 
 
 def damaged(content: bytes) -> st.SearchStrategy[bytes]:
@@ -146,7 +175,7 @@ def test_images(kind: str, tmp_path: Path, cases: int) -> None:
         try:
             image = read_rgb(path)
         except BenchError as error:
-            assert str(path) in str(error)
+            names_it(path, error)
         else:
             assert image.mode == "RGB"
 
@@ -169,7 +198,7 @@ def test_weights(kind: str, tmp_path: Path, cases: int) -> None:
         try:
             read_tensors(path)
         except BenchError as error:
-            assert str(path) in str(error)
+            names_it(path, error)
 
     every()
 
@@ -186,6 +215,6 @@ def test_json(tmp_path: Path, cases: int) -> None:
         try:
             read_json(path, dict)
         except BenchError as error:
-            assert str(path) in str(error)
+            names_it(path, error)
 
     every()
