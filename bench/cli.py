@@ -7,6 +7,7 @@ person can mend is printed as one sentence on stderr.
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import re
 import signal
@@ -84,13 +85,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
             pass
         except Exception as error:  # BenchErrors among them
             if not terminated:  # else some library has made another error of it
-                if not isinstance(error, BenchError):
+                if not isinstance(error, BenchError) and not _out_of_memory(error):
                     raise
-                print(f"bench: {error}", file=sys.stderr)
+                print(f"bench: {error if isinstance(error, BenchError) else NO_MEMORY}", file=sys.stderr)
                 return 1
         how = "terminated" if terminated else "interrupted"
         print(f"bench: {how}. What is done is kept; the same command goes on.", file=sys.stderr)
         return TERMINATED if terminated else INTERRUPTED
+
+
+NO_MEMORY = (
+    "out of memory. What is done is kept; the same command goes on where there is more, or with a smaller batch or "
+    "compute.rows."
+)
+
+
+def _out_of_memory(error: Exception) -> bool:
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+        return True
+    if "torch" not in sys.modules:
+        return False
+    from bench.machine import is_out_of_memory
+
+    return is_out_of_memory(error)
 
 
 class Terminated(KeyboardInterrupt):

@@ -504,3 +504,17 @@ def test_every_command_that_hydra_composes_has_a_help() -> None:
     from bench.help import COMMANDS as HELP
 
     assert set(HELP) == set(HYDRA_COMMANDS)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError(12, "Cannot allocate memory")])
+def test_no_memory_is_one_sentence(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(words: list[str]) -> int:
+        raise error
+
+    monkeypatch.setitem(COMMANDS, "methods", fail)
+    assert main(["methods"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("bench: out of memory. What is done is kept")
+    assert said.count("\n") == 1

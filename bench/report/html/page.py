@@ -5,12 +5,15 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import subprocess
+import sys
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from bench.errors import BenchError
 from bench.files import write_atomic
 from bench.report.html.collect import collect
 from bench.report.html.pictures import pack
@@ -70,10 +73,23 @@ def render(content: dict[str, Any], pictures: dict[str, str]) -> str:
 
 @cache
 def plotting() -> str:
-    """Vega, Vega-Lite and Vega-Embed (BSD 3-Clause, University of Washington Interactive Data Lab), as one script."""
-    import vl_convert
+    """Vega, Vega-Lite and Vega-Embed (BSD 3-Clause, University of Washington Interactive Data Lab), as one script.
 
-    bundle = vl_convert.javascript_bundle()  # type: ignore[call-arg]  # its types lack the default
+    The package that has them runs a whole JavaScript engine, which ends its process where address space is short.
+
+    Raises:
+        BenchError: it could not be started.
+
+    """
+    made = "import sys, vl_convert; sys.stdout.buffer.write(vl_convert.javascript_bundle().encode())"
+    done = subprocess.run([sys.executable, "-c", made], capture_output=True, check=False)
+    bundle = done.stdout.decode()
+    if done.returncode or not bundle:
+        raise BenchError(
+            f"report.html was not written: vl_convert, which makes its plotting script, ended with {done.returncode}, "
+            "as it does where memory is limited (ulimit -v). All else is there; python -m bench report RUN_DIR writes "
+            "it without that limit."
+        )
     return f"(() => {{\n{bundle}\n}})();"  # its thousand names stay within a function; `vegaEmbed` leaves it
 
 

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from bench.cli import main
+from bench.errors import BenchError
 from bench.report.html import page
 from bench.report.html.collect import Collected, run_names
 from bench.report.html.pictures import COLUMNS, pack
@@ -214,3 +215,13 @@ def test_other_commands_do_not_load_what_the_page_needs() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.endswith("set()\n")
+
+
+def test_without_address_space_for_its_script_a_report_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    page.plotting.cache_clear()
+    try:
+        monkeypatch.setattr("bench.report.html.page.sys.executable", "false")
+        with pytest.raises(BenchError, match=r"report.html was not written: vl_convert, .* ended with 1"):
+            page.plotting()
+    finally:
+        page.plotting.cache_clear()
