@@ -45,7 +45,7 @@ class Levels:
     """
 
     def __init__(self, alpha_bar: Tensor) -> None:
-        self._kept = [float(a) for a in alpha_bar.double()] + [1.0]  # -1 is the last one: no noise
+        self._kept = [*alpha_bar.double().tolist(), 1.0]  # -1 is the last one: no noise
 
     @property
     def steps(self) -> int:

@@ -7,6 +7,9 @@ from typing import Any
 
 import pytest
 import torch
+
+pytest.importorskip("transformers", reason="the pipelines need it (extra pipelines)")
+
 from diffusers import (
     AutoencoderKL,
     DDIMScheduler,

@@ -16,7 +16,7 @@ def test_facts_are_complete(name: str) -> None:
     assert f.label
     assert f.range
     assert f.source
-    assert f.better in ("higher", "lower")
+    assert f.better in ("higher", "lower", "neither")
     assert format(12.345, f.digits)
     assert column(name).startswith(name)
 

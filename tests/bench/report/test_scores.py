@@ -31,7 +31,7 @@ def row(run: RunDir, label: str, scores: np.ndarray, first: int = 0, **settings:
     identity["settings"] = {"steps": 20, **settings}
     cell.claim(identity, {"title": "DDRM", "method": "ddrm", "evaluations": 20}, {})
     time = pd.Series([0.1])
-    line = Row(cell, label, True, "bicubic", 0.05, 4, {"seconds": time}, pd.Series(dtype=float), 5, {})
+    line = Row(cell, label, True, "bicubic", 0.05, 4, {"seconds": time}, pd.Series(dtype=float), 5, {}, 1, 0)
     estimate = Estimate(float(scores.mean()), scores.mean() - 1, scores.mean() + 1, float(ORACLE.mean()))
     return TruthRow(line, Conditions(5, 0.05), "yes", {"energy": estimate})
 

@@ -167,7 +167,7 @@ def test_options_of_computing_are_recorded_but_no_identity(configure: Configure,
     assert cell(directory).timing["compute"] == {"precision": "bf16"}  # times are of the options of now
     starts = json.loads((directory.path / "environment.json").read_text())
     assert [s["compute"]["misfit"] for s in starts] == [{"precision": "32"}, {"precision": "bf16"}]
-    assert all(s["threads"] == torch.get_num_threads() and s["part"] is None for s in starts)
+    assert all(s["threads"] == s["launch"]["threads"] == torch.get_num_threads() for s in starts)
 
 
 def test_rows_together_are_chosen_once_and_kept(configure: Configure, add, monkeypatch: pytest.MonkeyPatch) -> None:
