@@ -37,13 +37,19 @@ def identity(config: RunConfig, m: MethodConfig, key: CellKey) -> dict[str, Any]
             "settings": settings_of(m),
             "scale": key.scale,
             "tau": key.tau,
-            "operator": {"sigma": 0.0, **config.operator},
+            "operator": {"sigma": 0.0, **config.operator, **_contents(config.operator)},
             "dataset": dict(config.dataset),
             "n": config.n,
             "seed": config.seed,
             "quantise": config.quantise,
         }
     )
+
+
+def _contents(settings: Mapping[str, Any]) -> dict[str, str]:
+    """The sha256 of files that settings name, as a mask: the same path may hold another one tomorrow."""
+    named = {k: Path(v) for k, v in settings.items() if isinstance(v, str) and Path(v).suffix}
+    return {f"{k} (content)": sha256(path) for k, path in named.items() if path.is_file()}
 
 
 def as_json(content: Any) -> Any:
