@@ -102,7 +102,7 @@ def nothing_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
     for name in ("bench.run.runner.run", "bench.run.check.check_method", "bench.training.trainer.Trainer.__init__"):
         monkeypatch.setattr(name, reached)
-    for name in ("bench.paper.reproduce.reproduce", "bench.weights.get"):
+    for name in ("bench.paper.reproduce.reproduce", "bench.download.get"):
         monkeypatch.setattr(name, reached)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
@@ -125,7 +125,22 @@ def no_traceback(words: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["run", "check", "train", "reproduce", "tables", "weights", "data", "methods", "new"]
+    "command",
+    [
+        "run",
+        "check",
+        "train",
+        "reproduce",
+        "tables",
+        "weights",
+        "data",
+        "methods",
+        "new",
+        "compare",
+        "export",
+        "report",
+        "measure",
+    ],
 )
 def test_command_lines(command: str, nothing_runs: None, cases: int) -> None:
     @settings(

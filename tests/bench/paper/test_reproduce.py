@@ -129,7 +129,7 @@ def test_pictures_belong_to_the_settings_that_drew_them(tmp_path: Path, capsys: 
     assert reproduce("figure1", tmp_path, *quick) == 0
     before = (tmp_path / "figures" / "figure1.png").read_bytes()
     assert reproduce("figure1", tmp_path, *quick, "methods.cvdvae.output=mode") == 1
-    assert "settings.output was draw, is mean" in capsys.readouterr().err
+    assert "settings.output was mean, is mode" in capsys.readouterr().err
     assert reproduce("figure1", tmp_path, *quick, "methods.cvdvae.output=mode", "stale=recompute") == 0
     assert (tmp_path / "figures" / "figure1.png").read_bytes() != before
     assert (tmp_path / "cells" / "cvdvae_x8_tau0.8" / "superseded-1" / "samples" / "000000_0.png").is_file()
