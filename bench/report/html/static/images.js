@@ -119,7 +119,7 @@ const images = {
     const shown = imageMetrics.filter((m) => s.all.some((row) => (row.values[m.name]?.[number] ?? null) !== null));
     const best = Object.fromEntries(shown.map((m) => {
       const values = s.rows.map((row) => row.values[m.name]?.[number] ?? null).filter((v) => v !== null);
-      return [m.name, values.length > 1 ? format(m.better === "higher" ? Math.max(...values) : Math.min(...values), m.digits) : null];
+      return [m.name, values.length > 1 && m.better !== "neither" ? format(m.better === "higher" ? Math.max(...values) : Math.min(...values), m.digits) : null];
     }));
     refill($("image-figures"),
       el("thead", {}, el("tr", {}, el("th", { scope: "col" }, ""), s.rows.map((row) => el("th", { scope: "col" }, swatch(row), rowName(row))))),

@@ -82,13 +82,14 @@ const plots = {
     if (!values.length) return;
     const sign = (m) => (m.better === "higher" ? 1 : -1);
     const beats = (p, q) => sign(x) * (p.x - q.x) >= 0 && sign(y) * (p.y - q.y) >= 0 && (p.x !== q.x || p.y !== q.y);
-    const front = values.filter((q) => !values.some((p) => beats(p, q)));
+    const directed = x.better !== "neither" && y.better !== "neither"; // without a direction nobody beats anybody
+    const front = directed ? values.filter((q) => !values.some((p) => beats(p, q))) : [];
     const axis = (m, field) => ({ field, type: "quantitative", title: m.head, scale: m.name === "seconds" ? { type: "log" } : { zero: false }, axis: { tickCount: 5, labelOverlap: true, format: m.name === "seconds" ? "~g" : undefined } });
     const muted = "#8a8a8a";
     const open = (d) => d.id && go({ view: "images", of: d.id, metric: y.timing ? null : y.name, scale: rowById(d.id).scale, order: null, beside: null, image: null });
     this.chart($("trade"), `Quality and ${word}`, {
       layer: [
-        { data: { values: front }, mark: { type: "line", color: muted, strokeWidth: 1, strokeDash: [4, 3] }, encoding: { x: axis(x, "x"), y: axis(y, "y"), order: { field: "x" } } },
+        ...(front.length ? [{ data: { values: front }, mark: { type: "line", color: muted, strokeWidth: 1, strokeDash: [4, 3] }, encoding: { x: axis(x, "x"), y: axis(y, "y"), order: { field: "x" } } }] : []),
         { data: { values }, mark: { type: "rule", strokeWidth: 1.2 }, encoding: { x: axis(x, "x0"), x2: { field: "x1" }, y: axis(y, "y"), color: this.encoding(rows).color } },
         { data: { values }, mark: { type: "rule", strokeWidth: 1.2 }, encoding: { x: axis(x, "x"), y: axis(y, "y0"), y2: { field: "y1" }, color: this.encoding(rows).color } },
         {
