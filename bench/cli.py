@@ -103,6 +103,8 @@ NO_MEMORY = (
 def _out_of_memory(error: Exception) -> bool:
     if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
         return True
+    if isinstance(error, ImportError) and "failed to map segment" in str(error):  # of a library, into address space
+        return True
     if "torch" not in sys.modules:
         return False
     from bench.machine import is_out_of_memory
