@@ -13,6 +13,7 @@ import re
 import shutil
 import time
 import urllib.request
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
@@ -33,7 +34,7 @@ MARGIN = 100_000_000
 
 
 @dataclass(frozen=True)
-class KnownFile:
+class KnownFile(ABC):
     """One file that is known by name.
 
     Attributes:
@@ -58,9 +59,9 @@ class KnownFile:
     sha256: str | None = None
 
     @property
+    @abstractmethod
     def folder(self) -> Path:
         """Where it is kept."""
-        raise NotImplementedError
 
     @property
     def pins(self) -> Path:
@@ -68,11 +69,11 @@ class KnownFile:
         return self.folder / PINS
 
     @property
+    @abstractmethod
     def by_hand(self) -> str:
         """How a person gives a file that they have."""
-        raise NotImplementedError
 
-    def check(self, path: Path) -> None:
+    def check(self, path: Path) -> None:  # noqa: B027 -- nothing to check for most
         """Raise BenchError where the content cannot be it; its length and hash are checked before."""
 
     @property
