@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bench.errors import BenchError
 from bench.network import Settings
 
 SLOPE = 0.2
@@ -322,6 +323,8 @@ class Hcflow(nn.Module):
 
     def __init__(self, config: HcflowConfig) -> None:
         super().__init__()
+        if config.steps <= config.conditional:
+            raise BenchError(f"steps={config.steps} of the flow must be more than conditional={config.conditional}.")
         self.config = config
         self.flow = FlowNet(config)
 

@@ -242,3 +242,8 @@ def test_the_second_stage_has_the_official_weights() -> None:
     per_pixel = 3 * found["nll"]
     cold = module.model.generate(y, [torch.zeros(2, *s) for s in module.model.shapes((16, 16))]).clamp(0, 1)
     torch.testing.assert_close(found["loss"], 2e-3 * per_pixel + (cold - x).abs().mean())
+
+
+def test_a_level_without_unconditional_steps_is_refused() -> None:
+    with pytest.raises(BenchError, match=r"steps=2 of the flow must be more than conditional=2\."):
+        Hcflow(HcflowConfig(levels=2, steps=2, conditional=2, blocks=(1, 1)))
