@@ -14,12 +14,21 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    WithJsonSchema,
+    field_validator,
+)
 
 from bench.errors import BenchError, near_matches
 from bench.files import digest
 from bench.launch.settings import LaunchConfig, check_launch
 from bench.metrics import PERCEPTUAL
+from bench.operators import operators
 from bench.registry import plugin_config_dirs
 from bench.settings import Settings, as_text, setting, validate
 
@@ -170,6 +179,13 @@ class RunConfig(Settings):
     statistics: bool = setting(True, help="compute statistics with a known right value (truth.csv; docs/truth.md)")
     timing: TimingConfig = TimingConfig()
     launch: LaunchConfig = LaunchConfig()
+
+    @field_validator("scales", mode="wrap")
+    @classmethod
+    def _only_scale(cls, value: Any, check: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
+        """1 where the operator keeps the size, whatever is asked for: two scales would be the same row twice."""
+        name = str(info.data.get("operator", {}).get("name"))
+        return check(value) if name not in operators.names() or operators.facts(name).scaled else (1,)
 
     @property
     def sigma(self) -> float:

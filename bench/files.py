@@ -109,7 +109,7 @@ def write_json(path: Path, content: Any) -> None:
 def write_png(path: Path, image: np.ndarray) -> None:
     """Write uint8 [H, W, 3] as PNG atomically."""
     buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, format="PNG")
+    Image.fromarray(image).save(buffer, format="PNG", compress_level=1)  # half the time of 6 for a tenth more bytes
     write_atomic(path, buffer.getvalue())
 
 

@@ -60,12 +60,14 @@ class Dataset(ABC):
         range: smallest and largest intensity; None for images that are no photographs: nothing is then clipped,
             rounded or checked, and `load` gives float32.
         mixture: the distribution of the images where it is known, and with it every posterior; else None.
+        together: whether `load_many` is faster than `load` and gives the very same bits.
 
     """
 
     facts: ClassVar[DataFacts]
     range: tuple[float, float] | None = (0.0, 1.0)
     mixture: GaussianMixture | None = None
+    together: ClassVar[bool] = False
     size: int
     ids: Sequence[str]
 

@@ -128,9 +128,11 @@ class Dealer:
         self, waiting: deque[Task], failed: Callable[[Task, str], None], skip: Callable[[Task], bool], alone: bool,
         bar: Any,
     ) -> None:  # fmt: skip
-        """Give every idle worker a task, then every one another ahead."""
+        """Give every idle worker a task, then another ahead while all could have one: the last are for who is idle."""
         for most in range(1, 2 if alone else AHEAD + 1):
             for number, worker in enumerate(self._workers):
+                if most > 1 and len(waiting) < sum(w.state != "refused" for w in self._workers):
+                    return
                 while waiting and skip(waiting[0]):
                     bar.update(waiting.popleft().size)
                 busy = alone and any(w.tasks for w in self._workers)

@@ -47,10 +47,18 @@ Range = tuple[float, float]
 
 @dataclass(frozen=True)
 class OperatorFacts:
-    """What an operator declares: its name in tables and where it comes from."""
+    """What an operator declares.
+
+    Attributes:
+        title: its name in tables.
+        source: where it comes from.
+        scaled: whether A shrinks the sides by `scale`; without it the scale is 1 whatever is asked for.
+
+    """
 
     title: str
     source: str = ""
+    scaled: bool = True
 
 
 def quantise(x: Tensor) -> Tensor:

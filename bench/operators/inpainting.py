@@ -64,7 +64,7 @@ class Inpainting(Operator):
 
     """
 
-    facts = OperatorFacts(title="Inpainting", source="a mask, the same for all colours and images")
+    facts = OperatorFacts(title="Inpainting", source="a mask, the same for all colours and images", scaled=False)
 
     def __init__(
         self,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -105,13 +106,13 @@ class Images:
         if self._has_files and self._seen != self._memory.seen():
             self._memory.set_seen(self._seen)
 
-    def load(self, index: int, scale: int) -> Image | None:
-        """Load and observe an image; None, and a failure, where it cannot be used."""
+    def load(self, index: int, scale: int, pixels: np.ndarray | None = None) -> Image | None:
+        """Load (unless its pixels are given) and observe an image; None, and a failure, where it cannot be used."""
         name = self.dataset.ids[index]
         where = str(self._config.dataset["name"])
         try:
             fingerprint = self._fingerprint(index)
-            pixels = self.dataset.load(index)
+            pixels = self.dataset.load(index) if pixels is None else pixels
             content = content_of(pixels)
             if not self.agrees(index, name, content):
                 return None
@@ -132,7 +133,11 @@ class Images:
 
     def load_all(self, batch: Iterable[int], scale: int) -> list[Image]:
         """Those of the images that can be used."""
-        return [image for i in batch if (image := self.load(i, scale)) is not None]
+        indices = list(batch)
+        together = self.dataset.together and len(indices) > 1
+        pixels = self.dataset.load_many(indices) if together else [None] * len(indices)
+        found = (self.load(i, scale, p) for i, p in zip(indices, pixels, strict=True))
+        return [image for image in found if image is not None]
 
     def any_observation(self, scale: int) -> Tensor | None:
         """The observation [1, 3, h, w] of the first image that can be used, None where there is none."""

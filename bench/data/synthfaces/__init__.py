@@ -28,6 +28,8 @@ class Synthfaces(Dataset):
         default_limit=12,
     )
 
+    together = True
+
     def __init__(self, split: str = "test", size: int = 64) -> None:
         check_split("synthfaces", split)
         if size % 8 or not 32 <= size <= 1024:

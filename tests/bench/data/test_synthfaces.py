@@ -23,6 +23,16 @@ def test_deterministic_by_index() -> None:
     assert not torch.equal(batch[0], batch[2])
 
 
+@pytest.mark.parametrize("size", [64, 96])
+def test_images_do_not_depend_on_what_is_rendered_beside_them(size: int) -> None:
+    dataset = make_dataset({"name": "synthfaces", "size": size})
+    assert dataset.together
+    alone = np.stack([dataset.load(i) for i in range(16)])
+    for batch in (16, 7, 2):
+        beside = [dataset.load_many(range(i, min(i + batch, 16))) for i in range(0, 16, batch)]
+        assert np.array_equal(np.concatenate(beside), alone)
+
+
 def test_resolutions_show_the_same_scene() -> None:
     large, small = render([3, 4], 256).float(), render([3, 4], 64).float()
     shrunk = torch.nn.functional.avg_pool2d(large.permute(0, 3, 1, 2), 4).permute(0, 2, 3, 1)

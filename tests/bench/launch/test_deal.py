@@ -86,6 +86,18 @@ def test_every_task_is_done_once_in_their_order(workers: int) -> None:
         assert {w for w, _ in pool.done} == {0, 1}
 
 
+def test_the_last_tasks_are_for_who_is_idle() -> None:
+    class Late(Scripted):  # the second worker is ready after the first has got its task
+        def events(self, timeout):
+            self.looks = getattr(self, "looks", 0) + 1
+            return super().events(timeout) if self.looks > 2 else [self.step(self.looks - 1)]
+
+    pool = Late(2)
+    _, squares, _ = deal(pool, range(2))
+    assert len(squares) == 2
+    assert {w for w, _ in pool.done} == {0, 1}
+
+
 def test_who_dies_costs_its_task_which_another_takes() -> None:
     pool = Scripted(2, deaths={3: 1, 4: KILLS - 1})
     said, squares, failed = deal(pool, range(8))

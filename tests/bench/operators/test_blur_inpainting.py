@@ -9,9 +9,11 @@ import scipy.ndimage
 import torch
 from PIL import Image
 
+from bench.config import compose, read_config
 from bench.contract import Noise
 from bench.errors import BenchError
 from bench.operators import Operator, make_operator, operator_kind, operators
+from bench.run.selection import cell_keys
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "average": {"name": "average"},
@@ -107,6 +109,14 @@ def test_blur_keeps_constants_and_tells_its_width() -> None:
     operator = make_operator({"name": "blur", "std": 3.0, "sigma": 0.05}, 4, 32, dtype=torch.float64)
     torch.testing.assert_close(operator.forward(torch.ones(32, 32, dtype=torch.float64)), torch.ones(8, 8).double())
     assert operator.title == "blur 3 x4, sigma 0.05"
+
+
+def test_a_run_of_inpainting_has_one_scale_whatever_is_asked_for() -> None:
+    words = ["methods=[ddnm]", "operator=inpainting", "scale=[4,8]", "limit=2"]
+    config = read_config(compose("run", words))
+    assert [(key.scale, key.label) for key in cell_keys(config)] == [(1, "ddnm")]
+    assert config.record()["scale"] == [1]
+    assert config.directory == read_config(compose("run", [*words, "scale=8"])).directory
 
 
 def test_inpainting_has_the_images_size_and_ignores_the_scale() -> None:
