@@ -83,22 +83,31 @@ def replacing(path: Path) -> Iterator[Path]:
         DiskError: the disk is full or not writable.
 
     """
+    with _beside(path) as temporary:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+
+
+def write_atomic(path: Path, content: bytes | str) -> None:
+    """Write a file in full or not at all; DiskError if the disk is full or not writable."""
+    with _beside(path) as temporary, temporary.open("wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def _beside(path: Path) -> Iterator[Path]:
+    """Name of a temporary file, which the block writes to the disk, and which then takes the place of `path`."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield temporary
-            with temporary.open("rb+") as file:
-                os.fsync(file.fileno())
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
-
-
-def write_atomic(path: Path, content: bytes | str) -> None:
-    """Write a file in full or not at all; DiskError if the disk is full or not writable."""
-    with replacing(path) as temporary:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -1,6 +1,6 @@
 """All samplers on images whose posterior is known: results/reference/truth.
 
-    python -m scripts.truth_reference FOLDER [--stages 1 2 3 4]
+    python -m scripts.truth_reference FOLDER [--stages 1 2 3] [--sigmas 0 0.05]
 
 runs every zero-shot sampler beside the oracle, the posterior mean and the prior on `gaussians` at 32 pixels, in stages
 (`STAGES`) that share a run directory FOLDER/sigmaS for each noise. Samplers take the exact denoiser, rows `NAME_net`
@@ -24,7 +24,7 @@ ZETA: dict[str, Any] = {"guidance": 1.0}
 QUICK = ["ddrm", "ddnm", "pigdm", "diffpir", "reddiff", "dps"]
 SLOW = ["daps", "pnpdm"]
 """Take five and about ten evaluations a step."""
-FIRST = [f"{m}{steps}" for m in QUICK for steps in (20, 100)] + ["dps100_zeta1", "daps20", "pnpdm20"]
+ALL = [f"{m}{steps}" for m in [*QUICK, *SLOW] for steps in (20, 100)]
 LONG = ["ddrm1000", "pigdm1000"]
 
 
@@ -34,26 +34,22 @@ class Stage(NamedTuple):
     Attributes:
         rows: with the exact denoiser.
         trained: with the trained one.
-        scales, sigmas, images: of the observations.
+        images: so many, the first of the test split.
 
     """
 
     rows: list[str]
     trained: list[str]
-    scales: list[int]
-    sigmas: list[float]
     images: int
 
 
-TRAINED = ["ddrm20", "diffpir20", "dps20"]
-ALL = [f"{m}{steps}" for m in QUICK for steps in (20, 100)]
 STAGES = [
-    Stage(FIRST, [], [4, 8], [0.05], 60),
-    Stage(FIRST, [], [4], [0.0], 20),
-    Stage(FIRST, TRAINED, [4], [0.05], 20),
-    Stage([*FIRST, *LONG, *(f"{m}100" for m in SLOW)], ALL, [4, 8], [0.05, 0.0], 200),
+    Stage([*ALL, "dps100_zeta1"], [], 200),
+    Stage([*ALL, "dps100_zeta1", *LONG], [], 40),
+    Stage([*ALL, "dps100_zeta1", *LONG], ALL, 40),
 ]
-"""The first three are those of results/reference/truth; the last is hours of one core."""
+SCALES = [4, 8]
+SIGMAS = [0.05, 0.0]
 
 
 def variant(row: str, weights: str) -> dict[str, Any]:
@@ -78,7 +74,7 @@ def words(folder: Path, stage: Stage, sigma: float) -> list[str]:
     rows |= {f"{row}_net": variant(row, "gaussians") for row in stage.trained}
     return [
         "methods=[oracle,posterior_mean,prior_only]", f"variants={written(rows)}", "dataset=gaussians",
-        "dataset.size=32", f"operator.sigma={sigma:g}", f"scale={stage.scales}", f"limit={stage.images}", "batch=8",
+        "dataset.size=32", f"operator.sigma={sigma:g}", f"scale={SCALES}", f"limit={stage.images}", "batch=8",
         "device=cpu", "metrics=[psnr,apd_mse,seconds]", "timing.repeats=3", "timing.max_batch=1", "timing.budget=5",
         "save_samples=all", "figure_images=1", f"out={folder}/sigma{sigma:g}",
     ]  # fmt: skip
@@ -89,12 +85,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--stages", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--sigmas", type=float, nargs="+", default=SIGMAS)
     arguments = parser.parse_args()
     good = True
     for stage in (STAGES[number - 1] for number in arguments.stages):
-        for sigma in stage.sigmas:
+        for sigma in arguments.sigmas:
             good &= run(read_config(compose("run", words(arguments.folder, stage, sigma))))[1]
-    codes = [bench(["tables", str(folder)]) for folder in sorted(arguments.folder.glob("sigma*"))]
+    codes = [bench(["tables", str(folder)]) for folder in (arguments.folder / f"sigma{s:g}" for s in arguments.sigmas)]
     return max([*codes, 0 if good else 1])
 
 
