@@ -5,8 +5,9 @@
 CHECKOUT as for scripts/compare_samplers.py, which says that both compute the same. Each loop has a process of its own,
 one row, float32, one thread, freed memory kept, and our network with random weights. Prints, published / ours:
 seconds of a step; milliseconds of a step without the network, for which a function stands that returns its input; the
-largest memory of the process. Seconds are those of the processor, which another process beside it hardly changes. A step lasts from one call of the network to that of the next step, so that
-nothing that happens once counts. DAPS' step is a level: five Euler and 100 Langevin steps.
+largest memory of the process. Seconds are those of the processor, which other processes change little. A step lasts
+from one call of the network to that of the next step, so that nothing that happens once counts. DAPS' step is a level:
+five Euler and 100 Langevin steps.
 """
 
 from __future__ import annotations
