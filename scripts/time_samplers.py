@@ -175,7 +175,7 @@ def in_process(measure: Callable[..., Cost], *arguments: Any) -> Cost:
 
 def best(costs: list[Cost]) -> Cost:
     """The least of each."""
-    return Cost(*(None if None in values else min(values) for values in zip(*costs, strict=True)))  # type: ignore[type-var, arg-type]
+    return Cost(*(None if None in values else min(values) for values in zip(*costs, strict=True)))  # type: ignore[arg-type]
 
 
 def main() -> None:
