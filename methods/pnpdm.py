@@ -36,7 +36,7 @@ class Pnpdm(DiffusionSampler):
     facts = Facts(
         title="PnP-DM",
         uses_tau=False,
-        evaluations=2500,
+        evaluations=1960,
         citation="Wu et al., NeurIPS 2024 (github:zihuiwu/PnP-DM-public)",
         weights_licence="MIT (shipped)",
     )

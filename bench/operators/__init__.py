@@ -91,6 +91,12 @@ class Svd(ABC):
     def v(self, c: Tensor) -> Tensor:
         """V c: coefficients [..., H, W] to images [..., H, W]."""
 
+    def pull(self, x: Tensor, target: Tensor, gain: Tensor | float) -> Tensor:
+        """V diag(gain) (target - V^T x) where A sees something: images [..., H, W], and a gain for each coefficient."""
+        import torch
+
+        return self.v(torch.where(self.s > 0, gain * (target - self.v_t(x)), 0.0))
+
     @abstractmethod
     def diagonal(self, c: Tensor) -> Tensor:
         """Diagonal [H, W] of V diag(c) V^T: the variances of pixels, given those of coefficients [H, W]."""

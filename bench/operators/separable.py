@@ -92,6 +92,7 @@ class SeparableSvd(Svd):
         self._size = operator.size
         self._u, s, self._v = zip(*([_tensor(m, operator) for m in side.svd] for side in sides), strict=True)
         self.s = s[0][:, None] * s[1]
+        self._seen = [int((side > 0).sum()) for side in s]  # singular values fall: A sees the first rows and columns
 
     def v_t(self, x: Tensor) -> Tensor:
         """V^T x."""
@@ -100,6 +101,13 @@ class SeparableSvd(Svd):
     def v(self, c: Tensor) -> Tensor:
         """V c."""
         return apply_matrices(self._v[0], self._v[1], c)
+
+    def pull(self, x: Tensor, target: Tensor, gain: Tensor | float) -> Tensor:
+        """V diag(gain) (target - V^T x), with those columns of V alone that A sees."""
+        h, w = self._seen
+        left, right = self._v[0][:, :h], self._v[1][:, :w]
+        gain = gain[:h, :w] if isinstance(gain, Tensor) else gain
+        return apply_matrices(left, right, gain * (target[..., :h, :w] - apply_matrices(left.T, right.T, x)))
 
     def diagonal(self, c: Tensor) -> Tensor:
         """Diagonal of V diag(c) V^T."""

@@ -81,7 +81,7 @@ class Task:
 
     def pull(self, x: Tensor, gain: Tensor | float) -> Tensor:
         """From x towards y, by a gain for each coefficient [H, W]; a gain of 1 is A^+ (y - A x)."""
-        return self.svd.v(torch.where(self.s > 0, gain * (self.z - self.svd.v_t(x)), 0.0))
+        return self.svd.pull(x, self.z, gain)
 
 
 class DiffusionSampler(NetworkMethod):

@@ -101,6 +101,15 @@ def test_bases_are_orthogonal(operator: Operator) -> None:
     close(u @ u.T, torch.eye(len(seen), dtype=torch.float64))
 
 
+@pytest.mark.parametrize("gain", [1.0, "each"])
+def test_pull_moves_what_is_seen_alone(operator: Operator, gain: float | str) -> None:
+    """The columns of V that A does not see are left out; the result is that of all of them."""
+    svd = operator.svd()
+    share = 1 / (1 + svd.s.square()) if gain == "each" else 1.0
+    x, target = images(*SIZE), svd.v_t(images(*SIZE)).flip(-1)
+    close(svd.pull(x, target, share), svd.v(torch.where(svd.s > 0, share * (target - svd.v_t(x)), 0.0)))
+
+
 def test_the_null_space_has_no_coefficients(operator: Operator) -> None:
     svd = operator.svd()
     hidden = svd.s == 0
