@@ -31,7 +31,10 @@ EQUAL: dict[str, dict[str, Any]] = {
     "pnpdm": {"steps": 8},
 }
 """100 evaluations each; those of DPS and PiGDM with as many gradients."""
-CHOSEN: dict[float, dict[str, dict[str, Any]]] = {0.0: {}, 0.05: {}}
+CHOSEN: dict[float, dict[str, dict[str, Any]]] = {
+    0.0: {"pnpdm": {"rho_min": 0.05}},
+    0.05: {"dps": {"guidance": 3.0}, "reddiff": {"regularisation": 4.0}},
+}
 """By sigma."""
 COMPUTE = {"precision": "bf16", "rows": 20}
 
