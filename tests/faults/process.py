@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,14 +116,36 @@ class Started:
 
     def end_after(self, seconds: float, number: int) -> Ended:
         """Send a signal after some seconds, unless it has ended before."""
+        return self.do_after(seconds, lambda: self.signal(number))
+
+    def do_after(self, seconds: float, act: Callable[[], object]) -> Ended:
+        """Do something after some seconds, unless it has ended before; wait for its end."""
         while time.monotonic() - self.begun < seconds:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
                 spent = time.monotonic() - self.begun
                 return Ended(os.waitstatus_to_exitcode(status), self.log.read_text(errors="replace"), spent)
             time.sleep(0.002)
-        self.signal(number)
+        act()
         return self.wait()
+
+
+def marked(mark: str) -> dict[int, str]:
+    """Processes with a text in the environment that they were started with, and what they are called."""
+    found = {}
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdecimal():
+            with suppress(OSError):  # it has ended
+                if mark.encode() in (folder / "environ").read_bytes():
+                    found[int(folder.name)] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
+    return found
+
+
+def kill_all(pids: Iterable[int]) -> None:
+    """SIGKILL to some processes, those that have ended already left out."""
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def import_everything() -> None:
