@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.faults.campaign import RUN, Campaign, Kept, Outcome, differ
+from tests.faults.campaign import LONG, RUN, Campaign, Kept, Outcome, differ
 from tests.faults.process import Started, kill_all, marked
 
 LAUNCH = {name: (*RUN, f"launch={name}", "launch.workers=2", "launch.cpus=1") for name in ("local", "ray")}
@@ -35,7 +35,7 @@ class Launched:
         self.mark = os.environ["BENCH_FAULTS"] = f"{campaign.folder}-{os.getpid()}"
         os.environ["RAY_TMPDIR"] = str(campaign.folder / "ray")  # what dead clusters leave goes with the campaign's
 
-    def start(self, out: Path, before: Callable[[], None] | None = None) -> Started:
+    def start(self, out: Path, before: Callable[[], None] | None = None, more: tuple[str, ...] = ()) -> Started:
         """Start it into a directory."""
 
         def prepare() -> None:
@@ -43,7 +43,7 @@ class Launched:
             if before:
                 before()
 
-        return self.campaign.start(self.words, out, prepare)
+        return self.campaign.start((*self.words, *more), out, prepare)
 
     def seconds(self, outcome: Outcome) -> float:
         """How long it takes undisturbed; its tables must be those of one process."""
@@ -63,7 +63,7 @@ class Launched:
         return [f"left behind: {sorted(found.values())[:3]}"] if found else []
 
     def kills(self, times: int, number: int = signal.SIGKILL) -> Outcome:
-        """A signal at a random point, again and again until it is done; then another directory.
+        """A signal at a random point, up to three times; then one process finishes it, and another is begun.
 
         SIGKILL hits the driver alone in one half, and in the other all that it has started too. The next start comes
         before what the dead driver has left is gone.
@@ -71,58 +71,55 @@ class Launched:
         outcome = Outcome(f"run, two workers ({self.name}): {signal.Signals(number).name}")
         allowed = {signal.SIGKILL: (), signal.SIGTERM: (143,), signal.SIGINT: (130,)}[signal.Signals(number)]
         seconds = self.seconds(outcome)
-        out, kept = self.campaign.fresh("launched"), Kept()
         orphans: dict[int, float] = {}
         while outcome.times < times:
-            rng = self.campaign.rng(outcome.fault, outcome.times)
-            started, everything = self.start(out), rng.random() < 0.5
+            out, kept = self.campaign.fresh("launched"), Kept()
+            for _ in range(
+                min(self.campaign.rng(outcome.fault, -outcome.times - 1).randint(1, 3), times - outcome.times)
+            ):
+                rng = self.campaign.rng(outcome.fault, outcome.times)
+                started, everything = self.start(out), rng.random() < 0.5
 
-            def end(started: Started = started, everything: bool = everything) -> None:
-                if number != signal.SIGKILL:
-                    started.signal(number)
-                    return
-                os.kill(started.pid, signal.SIGKILL)
-                if everything:
-                    kill_all(marked(self.mark))
+                def end(started: Started = started, everything: bool = everything) -> None:
+                    if number != signal.SIGKILL:
+                        started.signal(number)
+                        return
+                    os.kill(started.pid, signal.SIGKILL)
+                    if everything:
+                        kill_all(marked(self.mark))
 
-            ended = started.do_after(rng.uniform(0.05, 1.1 * seconds), end)
-            outcome.note(ended, (0, 1, *allowed))
+                ended = started.do_after(rng.uniform(0.05, 1.1 * seconds), end)
+                outcome.note(ended, (0, 1, *allowed))
+                outcome.wrong += kept.lost(out)
+                now, found = time.monotonic(), marked(self.mark)
+                orphans = {pid: orphans.get(pid, now) for pid in found}
+                stayed = [found[pid] for pid, since in orphans.items() if now - since > GOES]
+                outcome.wrong += [f"still there after {GOES:.0f} s: {stayed[:3]}"] if stayed else []
+            self.campaign.finish(outcome, RUN, out)  # another launcher goes on as well
             outcome.wrong += kept.lost(out)
-            now, found = time.monotonic(), marked(self.mark)
-            orphans = {pid: orphans.get(pid, now) for pid in found}
-            stayed = [found[pid] for pid, since in orphans.items() if now - since > GOES]
-            outcome.wrong += [f"still there after {GOES:.0f} s: {stayed[:3]}"] if stayed else []
-            if ended.code == 0:
-                difference = differ(self.campaign.whole(RUN), out)
-                outcome.wrong += [difference] if difference else []
-                out, kept = self.campaign.fresh("launched"), Kept()
         outcome.wrong += self.left()
-        self.campaign.finish(outcome, RUN, out)  # another launcher goes on as well
-        outcome.wrong += kept.lost(out)
         return outcome
 
     def worker_kills(self, times: int) -> Outcome:
         """SIGKILL to one worker while the run goes on, which costs a batch at most and is done all the same."""
         outcome = Outcome(f"run, two workers ({self.name}): SIGKILL of a worker")
-        seconds = self.seconds(outcome)
+        whole = self.campaign.whole(LONG)
         for i in range(times):
             rng = self.campaign.rng(outcome.fault, i)
             out, kept = self.campaign.fresh("launched"), Kept()
-            hit: list[int] = []
 
-            def kill(rng: random.Random = rng, kept: Kept = kept, out: Path = out, hit: list[int] = hit) -> None:
-                workers = sorted(p for p, name in marked(self.mark).items() if any(w in name for w in WORKER))
+            def workers() -> list[int]:
+                return sorted(p for p, name in marked(self.mark).items() if any(w in name for w in WORKER))
+
+            def kill(rng: random.Random = rng, kept: Kept = kept, out: Path = out) -> None:
                 kept.lost(out)
-                if workers:
-                    hit.append(rng.choice(workers))
-                    kill_all(hit)
+                kill_all(rng.sample(workers(), 1) if workers() else [])
 
-            # the first part goes by before there are workers
-            ended = self.start(out).do_after(rng.uniform(0.3, 1.0) * seconds, kill)
+            ended = self.start(out, more=("limit=60",)).do_after(rng.uniform(0, 20), kill, once=lambda: bool(workers()))
             outcome.note(ended, (0,))
             outcome.ends["worker died"] += "another takes its work" in ended.text
             outcome.wrong += kept.lost(out)
-            difference = differ(self.campaign.whole(RUN), out) if ended.code == 0 else None
+            difference = differ(whole, out) if ended.code == 0 else None
             outcome.wrong += [difference] if difference else []
             outcome.wrong += self.left()
         return outcome

@@ -8,6 +8,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from bench.report.html.page import plotting
 from tests.faults.campaign import LIBRARY, RUN, Campaign, Kept, Outcome
 from tests.faults.launched import limited_worker
 from tests.faults.process import kill_all
@@ -22,6 +23,7 @@ def address_space(campaign: Campaign, times: int) -> Outcome:
         more = int(campaign.rng(outcome.fault, i).uniform(0.0, 0.5) * 2**30)
 
         def limit(more: int = more) -> None:
+            plotting.cache_clear()  # its process has the limit too
             have = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
             resource.setrlimit(resource.RLIMIT_AS, (have + more, resource.RLIM_INFINITY))
 

@@ -118,9 +118,12 @@ class Started:
         """Send a signal after some seconds, unless it has ended before."""
         return self.do_after(seconds, lambda: self.signal(number))
 
-    def do_after(self, seconds: float, act: Callable[[], object]) -> Ended:
-        """Do something after some seconds, unless it has ended before; wait for its end."""
-        while time.monotonic() - self.begun < seconds:
+    def do_after(self, seconds: float, act: Callable[[], object], once: Callable[[], bool] | None = None) -> Ended:
+        """Do something after some seconds, from when `once` holds on, unless it has ended before; wait for its end."""
+        since = None if once else self.begun
+        while since is None or time.monotonic() - since < seconds:
+            if since is None and once and once():
+                since = time.monotonic()
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
                 spent = time.monotonic() - self.begun
@@ -149,9 +152,20 @@ def kill_all(pids: Iterable[int]) -> None:
 
 
 def import_everything() -> None:
-    """Import what commands import, without computing anything: threads do not survive a fork."""
+    """Import what commands import, without computing anything: threads do not survive a fork.
+
+    The script of report.html's plots is made once as well, which costs as much as half of a run.
+    """
     import torch
 
     torch.set_num_threads(1)
+    import bench.paper.reproduce
+    import bench.report.calibration
+    import bench.report.html.page
+    import bench.report.plots
+    import bench.run.runner
+    import bench.training.trainer
     import methods.cvdvae.training
     import methods.hcflow.method  # noqa: F401
+
+    bench.report.html.page.plotting()
