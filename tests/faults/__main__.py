@@ -73,6 +73,10 @@ def main() -> int:
         except PermissionError as reason:
             print(f"{name}: not possible here ({reason})", flush=True)
             continue
+        except TimeoutError as reason:
+            print("WRONG", name, reason, flush=True)
+            wrong.append(str(reason))
+            continue
         ends = ", ".join(f"{count} {end}" for end, count in sorted(outcome.ends.items()))
         rows.append([outcome.fault, outcome.times, ends, len(outcome.wrong), f"{time.monotonic() - begun:.0f}"])
         print(rows[-1], flush=True)

@@ -272,7 +272,10 @@ class Kept:
         for rows in out.rglob("*samples.parquet"):
             cell = rows.parent.parent if rows.parent.name == "parts" else rows.parent
             if cell.parent.name == "cells":
-                images = set(pd.read_parquet(rows)["index"])
+                try:
+                    images = set(pd.read_parquet(rows)["index"])
+                except FileNotFoundError:  # a run that goes on has put it together with others
+                    continue
                 for path in (cell / "samples").glob("*.png"):
                     if int(path.stem.partition("_")[0]) in images:
                         self.seen[path] = path.stat().st_mtime_ns

@@ -144,16 +144,12 @@ def limit_first_worker(limit: Callable[[], object]) -> None:
     subprocess.Popen = popen  # type: ignore[assignment,misc]
 
 
-def limited_worker(
-    campaign: Campaign, outcome: Outcome, out: Path, limit: Callable[[], object], kept: Kept | None = None
-) -> None:
+def limited_worker(campaign: Campaign, outcome: Outcome, out: Path, limit: Callable[[], object]) -> None:
     """A run with two workers, the first of which has little memory: done, or a sentence of the driver's."""
-    launched = Launched(campaign, "local")
+    launched, kept = Launched(campaign, "local"), Kept()
     ended = launched.start(out, lambda: limit_first_worker(limit)).wait()
     outcome.note(ended)
     outcome.ends["worker died"] += "another takes its work" in ended.text
-    kept = kept or Kept()
     kept.lost(out)
     campaign.finish(outcome, RUN, out)
-    outcome.wrong += kept.lost(out)
-    outcome.wrong += launched.left()
+    outcome.wrong += kept.lost(out) + launched.left()
