@@ -135,6 +135,8 @@ def explain(error: BaseException, config_name: str, words: Sequence[str]) -> str
         return _missing(error)
     if isinstance(error, YAMLError):
         return unreadable(error)
+    if isinstance(error, TypeError | AttributeError) and _raised_in_hydra(error):  # as of methods=[0]
+        return f"The configuration could not be composed ({error}): groups as methods=[NAME, ...] take names."
     if not isinstance(error, HydraException | OmegaConfBaseException | ValueError):  # hydra raises ValueErrors too
         return None
     first = str(error).splitlines()[0]
@@ -149,6 +151,12 @@ def explain(error: BaseException, config_name: str, words: Sequence[str]) -> str
         return f"There is a setting '{found[1]}' already: write {found[1]}=VALUE, without +."
     reason = str(error.__cause__ or error).splitlines()[0]
     return f"The configuration could not be composed: {reason or first}"
+
+
+def _raised_in_hydra(error: BaseException) -> bool:
+    """Whether it was hydra's own code that failed, not what it called."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return str(frame.f_globals.get("__name__", "")).startswith("hydra.")
 
 
 def _missing(error: Any) -> str:

@@ -21,7 +21,7 @@ from typing import Any
 from urllib.error import HTTPError, URLError
 
 from bench.errors import BenchError
-from bench.files import disk_errors, replacing, sha256, write_atomic
+from bench.files import disk_errors, read_json, replacing, sha256, write_atomic
 
 CHUNK = 1 << 20
 PINS = "pins.json"
@@ -146,6 +146,7 @@ def get(known: KnownFile) -> Path:
                     f"{known.name} cannot be downloaded without a person: get {known.file} from "
                     f"{known.page}, then {known.by_hand}."
                 )
+            _pins(known)  # damaged ones are told of before anything is downloaded, and cost no download
             _receive(known, known.url)
             try:
                 verify(known, known.part)
@@ -204,11 +205,7 @@ def describe(known: KnownFile, download: str = "to be downloaded from") -> str:
 def _pins(known: KnownFile) -> dict[str, str]:
     if not known.pins.is_file():
         return {}
-    try:
-        pins: dict[str, str] = json.loads(known.pins.read_text())
-    except ValueError as error:
-        raise BenchError(f"{known.pins} is damaged ({error}): delete it, and files are pinned anew.") from error
-    return pins
+    return dict(read_json(known.pins, dict[str, str], "delete it, and files are pinned anew"))
 
 
 def _forget(known: KnownFile) -> None:
@@ -249,7 +246,13 @@ def _connect(known: KnownFile, url: str, begun: int) -> None:
     from tqdm import tqdm
 
     headers = {}
-    old = known.validator.read_text() if begun and known.validator.is_file() else None
+    old = None
+    if begun and known.validator.is_file():
+        old = known.validator.read_text(errors="replace")
+        if not (old and old.isascii() and old.isprintable()):  # damaged: nothing tells of which file the part is
+            _forget(known)
+            _connect(known, url, 0)
+            return
     if begun:
         headers["Range"] = f"bytes={begun}-"
     if old:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.errors import BenchError
-from bench.files import cache_dir, disk_errors, write_atomic
+from bench.files import cache_dir, disk_errors, read_json, write_atomic
 
 PREFIX = "hf:"
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -63,10 +63,8 @@ def _pinned(repository: str) -> str:
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{path}.lock"):  # several processes may ask at once
-        try:
-            pins: dict[str, str] = json.loads(path.read_text()) if path.is_file() else {}
-        except ValueError as error:
-            raise BenchError(f"{path} is damaged ({error}): delete it, and repositories are pinned anew.") from error
+        mend = "delete it, and repositories are pinned anew"
+        pins: dict[str, str] = read_json(path, dict[str, str], mend) if path.is_file() else {}
         if repository not in pins:
             pins[repository] = str(HfApi().model_info(repository).sha)
             write_atomic(path, json.dumps(pins, indent=1))

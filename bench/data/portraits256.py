@@ -74,7 +74,9 @@ class Portraits256(Dataset):
         with (files("bench.data") / "portraits256_quads.csv").open(encoding="utf-8") as file:
             self.rows = [row for row in csv.DictReader(file) if row["split"] == split]
         self.ids = [row["name"] for row in self.rows]
+        self.mend = f"check out commit {COMMIT[:7]}"
         if source is None:
+            self.mend = "delete it, and the next start downloads it again"
             self.folder = cache_dir() / f"portraits-{COMMIT[:8]}"
             self._download()
         else:
@@ -114,7 +116,7 @@ class Portraits256(Dataset):
         row = self.rows[index]
         path = self.folder / row["source"]
         if path.is_file() and sha256(path) != row["sha256"]:
-            raise ImageError(f"{path} is not the published file (sha256 differs): check out commit {COMMIT[:7]}.")
+            raise ImageError(f"{path} is not the published file (sha256 differs): {self.mend}.")
         quad = np.array([[float(row[f"x{k}"]), float(row[f"y{k}"])] for k in range(4)])
         return crop_quad(read_rgb(path), quad, size=self.size)
 

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from bench.data import Dataset
 from bench.data.splits import train_and_val
 from bench.errors import BenchError, ImageError
-from bench.files import cache_dir, replacing, sha256, write_atomic
+from bench.files import cache_dir, digest, file_identity, replacing, sha256, write_atomic
 
 CHUNK = 32
 
@@ -73,21 +73,44 @@ def _kept(dataset: Dataset, name: str, most: int) -> Pool:
     if dataset.mixture is not None:
         return Pool(Drawn(dataset, len(numbers)), dataset.fingerprint(numbers))
     path = cache_dir() / "pools" / f"{name}-{dataset.size}-{dataset.fingerprint(numbers)[:16]}.npy"
-    if not path.exists():
+    if (known := _known(path)) is None:
         with replacing(path) as temporary:
             dtype = np.float32 if dataset.range is None else np.uint8
             array = np.lib.format.open_memmap(temporary, "w+", dtype, (len(numbers), dataset.size, dataset.size, 3))
             _fill(array, dataset)
             array.flush()
-    return Pool(np.load(path, mmap_mode="r"), _digest(path))
+            write_atomic(_beside(path), sha256(temporary))  # before the pool: one without a hash is none
+        known = _sealed(path, _beside(path).read_text())
+    return Pool(np.load(path, mmap_mode="r"), known)
 
 
-def _digest(path: Path) -> str:
-    """Hash a pool once; the hash is kept beside it."""
-    beside = path.with_suffix(".sha256")
-    if not beside.exists():
-        write_atomic(beside, sha256(path))
-    return beside.read_text()
+def _beside(path: Path) -> Path:
+    """The file with a pool's hash, and a seal that says of which file it is."""
+    return path.with_suffix(".sha256")
+
+
+def _known(path: Path) -> str | None:
+    """The hash of a pool that is as it was made; None for one that is damaged or not there.
+
+    It is hashed again only where the file, or what is noted of it, is not the one that was last looked at.
+    """
+    beside = _beside(path)
+    if not (path.is_file() and beside.is_file()):
+        return None
+    noted, *seal = beside.read_text(errors="replace").split("\n")
+    if seal == [_seal(path, noted)]:
+        return noted
+    return _sealed(path, noted) if sha256(path) == noted else None
+
+
+def _sealed(path: Path, noted: str) -> str:
+    """Note that a pool has a hash, as a file."""
+    write_atomic(_beside(path), f"{noted}\n{_seal(path, noted)}")
+    return noted
+
+
+def _seal(path: Path, noted: str) -> str:
+    return digest([noted, file_identity(path)])
 
 
 def _fill(array: np.ndarray, dataset: Dataset) -> None:

@@ -247,6 +247,26 @@ def test_what_has_no_hash_is_pinned(server: Server) -> None:
         get(file)
 
 
+@pytest.mark.parametrize("content", ["", "{", "[1]", '{"mine.pt": 1}', '"abc"'])
+def test_damaged_pins_are_told_of_and_cost_no_download(content: str, server: Server) -> None:
+    file = known(server.url)
+    begin(file, CONTENT[:1000], '"first"')
+    file.pins.write_text(content)
+    with pytest.raises(BenchError, match=r"pins\.json .*: delete it, and files are pinned anew\.$"):
+        get(file)
+    assert file.part.read_bytes() == CONTENT[:1000]
+    assert not server.asked
+
+
+@pytest.mark.parametrize("version", [b"", b'"fir\nst"', b'"fi\xffst"'])
+def test_a_damaged_version_of_a_part_costs_the_part(version: bytes, server: Server) -> None:
+    file = known(server.url)
+    begin(file, b"another file's", "x")
+    file.validator.write_bytes(version)
+    assert get(file).read_bytes() == CONTENT
+    assert server.asked == [(None, None)]
+
+
 def test_the_plans_line(server: Server) -> None:
     assert remote_size(known(server.url)) == len(CONTENT)
     assert describe(known(server.url)) == f"mine.pt: missing; to be downloaded from {server.url} (1 MB)"

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,20 +116,56 @@ class Started:
 
     def end_after(self, seconds: float, number: int) -> Ended:
         """Send a signal after some seconds, unless it has ended before."""
-        while time.monotonic() - self.begun < seconds:
+        return self.do_after(seconds, lambda: self.signal(number))
+
+    def do_after(self, seconds: float, act: Callable[[], object], once: Callable[[], bool] | None = None) -> Ended:
+        """Do something after some seconds, from when `once` holds on, unless it has ended before; wait for its end."""
+        since = None if once else self.begun
+        while since is None or time.monotonic() - since < seconds:
+            if since is None and once and once():
+                since = time.monotonic()
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
                 spent = time.monotonic() - self.begun
                 return Ended(os.waitstatus_to_exitcode(status), self.log.read_text(errors="replace"), spent)
             time.sleep(0.002)
-        self.signal(number)
+        act()
         return self.wait()
 
 
+def marked(mark: str) -> dict[int, str]:
+    """Processes with a text in the environment that they were started with, and what they are called."""
+    found = {}
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdecimal():
+            with suppress(OSError):  # it has ended
+                if mark.encode() in (folder / "environ").read_bytes():
+                    found[int(folder.name)] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
+    return found
+
+
+def kill_all(pids: Iterable[int]) -> None:
+    """SIGKILL to some processes, those that have ended already left out."""
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
 def import_everything() -> None:
-    """Import what commands import, without computing anything: threads do not survive a fork."""
+    """Import what commands import, without computing anything: threads do not survive a fork.
+
+    The script of report.html's plots is made once as well, which costs as much as half of a run.
+    """
     import torch
 
     torch.set_num_threads(1)
+    import bench.paper.reproduce
+    import bench.report.calibration
+    import bench.report.html.page
+    import bench.report.plots
+    import bench.run.runner
+    import bench.training.trainer
     import methods.cvdvae.training
     import methods.hcflow.method  # noqa: F401
+
+    bench.report.html.page.plotting()

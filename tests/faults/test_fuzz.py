@@ -153,6 +153,11 @@ def test_command_lines(command: str, nothing_runs: None, cases: int) -> None:
     every()
 
 
+@pytest.mark.parametrize("word", ["methods=[0]", "methods=[1.5]", "methods=[true]", "methods=[null]", "dataset=[0]"])
+def test_a_group_takes_names(word: str, nothing_runs: None) -> None:
+    no_traceback(["run", word])
+
+
 def names_it(path: Path, error: BenchError) -> None:
     assert str(path) in str(error)
 

@@ -311,6 +311,15 @@ def test_portraits_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         make_dataset({"name": "portraits256"})
 
 
+def test_a_damaged_portrait_of_the_cache_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path))
+    monkeypatch.setattr("torch.hub.download_url_to_file", lambda url, path, *_, **__: Path(path).touch())
+    dataset = make_dataset({"name": "portraits256"})
+    sentence = rf"{dataset.rows[0]['source']} is not the published file .*: delete it, and the next start downloads it"
+    with pytest.raises(ImageError, match=sentence):
+        dataset.load(0)
+
+
 def test_quad_crop_of_an_upright_square_is_a_crop() -> None:
     image = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
     quad = np.array([[8, 8], [8, 24], [24, 24], [24, 8]], float) - 0.5

@@ -89,6 +89,36 @@ def test_a_pool_is_made_once(tmp_path: Path, cache: Path, monkeypatch: pytest.Mo
     assert len(list((cache / "pools").glob("*.npy"))) == 2
 
 
+@pytest.mark.parametrize("file", ["*.npy", "*.sha256"])
+@pytest.mark.parametrize("damage", ["empty", "cut", "flipped", "gone"])
+def test_a_damaged_pool_is_made_again(file: str, damage: str, tmp_path: Path, cache: Path) -> None:
+    config = folder_config(write_images(tmp_path / "photos", 21, 10))
+    whole = make_splits(config, 100, 10)
+    images = [np.array(pool.images) for pool in whole]
+    for path in (cache / "pools").glob(file):
+        content = bytearray(path.read_bytes())
+        if damage == "flipped":
+            content[len(content) // 2] ^= 1
+        path.write_bytes(content[: {"empty": 0, "cut": len(content) // 2}.get(damage)])
+        if damage == "gone":
+            path.unlink()
+    again = make_splits(config, 100, 10)
+    assert [pool.sha256 for pool in again] == [pool.sha256 for pool in whole]
+    assert all(np.array_equal(pool.images, before) for pool, before in zip(again, images, strict=True))
+
+
+def test_a_pool_of_an_earlier_version_is_kept_if_it_is_whole(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its hash is noted beside it, but not of which file."""
+    config = folder_config(write_images(tmp_path / "photos", 21, 10))
+    first = make_splits(config, 100, 10)
+    for path in (cache / "pools").glob("*.sha256"):
+        path.write_text(path.read_text().split("\n")[0])
+    monkeypatch.setattr(datasets.get("folder"), "load", None)
+    assert [p.sha256 for p in make_splits(config, 100, 10)] == [p.sha256 for p in first]
+
+
 def test_another_size_count_or_setting_is_another_pool() -> None:
     def key(size: int, count: int, split: str) -> str:
         return make_dataset({"name": "synthfaces", "size": size, "split": split}).fingerprint(range(count))

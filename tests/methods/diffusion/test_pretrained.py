@@ -375,6 +375,14 @@ def test_what_the_hub_has_not_is_one_sentence(name: str, sentence: str, served: 
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize("content", ["", "[]", f'{{"{REPOSITORY}": 1}}'])
+def test_damaged_pins_are_one_sentence(content: str, served: list[str], tmp_path: Path) -> None:
+    (tmp_path / "cache" / "weights").mkdir(parents=True)
+    (tmp_path / "cache" / "weights" / "hub.json").write_text(content)
+    with pytest.raises(BenchError, match=r"hub\.json .*: delete it, and repositories are pinned anew\.$"):
+        hub.fetch(f"hf:{REPOSITORY}", ["*.json"])
+
+
 def test_no_connection_is_one_sentence(served: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import constants
 
