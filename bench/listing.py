@@ -34,7 +34,8 @@ def metrics_table() -> str:
     from bench.metrics import ARROWS, MetricFacts, metrics, unit
 
     def row(name: str, f: MetricFacts) -> list[Cell]:
-        return [name, ARROWS[f.better], unit(f), f.domain, f.range, f.source]
+        better = ARROWS[f.better] + (" at sigma 0" if f.of_residual else "")
+        return [name, better, unit(f), f.domain, f.range, f.source]
 
     heads = ["name", "better", "unit", "per", "range", "source"]
     table = _table(heads, _rows(metrics, row), {"range": 30, "source": 60})

@@ -19,12 +19,12 @@ from bench.config import RunConfig, TuneConfig
 from bench.data import SplitError, make_dataset
 from bench.errors import BenchError, near_matches
 from bench.files import write_atomic
-from bench.metrics import column, metric_facts, metrics, resolve_metrics
+from bench.metrics import better_at, column, metric_facts, metrics, resolve_metrics, right_residual
 from bench.metrics.statistic import StatisticFacts, statistics
 from bench.report.figures import plain_text, save
 from bench.report.stats import paired_difference
-from bench.report.tables import UNDEFINED, Row, column_head, interval_text, read_rows, summarise
-from bench.report.truth import conditions_of, figures_of, text_of
+from bench.report.tables import UNDEFINED, Row, column_head, directions, interval_text, read_rows, summarise
+from bench.report.truth import conditions_of, figures_of, scores_of, text_of
 from bench.run.runner import run
 
 BEST = "**"
@@ -106,6 +106,11 @@ def with_metric(run: RunConfig, name: str) -> RunConfig:
             f"{name} can be too large and too small, so that none is the best: choose another metric=NAME, as its "
             "ratio to what is right (docs/truth.md)."
         )
+    if better_at(name, run.sigma) == "neither":
+        raise BenchError(
+            f"With noise (sigma {run.sigma:g}) more {name} than {right_residual(run.sigma):.2f} dB is fitted to the "
+            "noise: choose metric=lr_residual, which takes the nearest to that."
+        )
     return run.model_copy(update={"metrics": (*(m for m in kept if m != name), name), "statistics": False})
 
 
@@ -133,10 +138,19 @@ def best_of(points: Sequence[Point]) -> Point:
 
 
 def indistinct(a: Point, b: Point, name: str) -> bool:
-    """Whether the images do not tell two points apart: the paired 95% interval of the difference contains 0."""
-    if name in statistics.names() or metric_facts(name).domain == "timing":
+    """Whether the images do not tell two points apart: the paired 95% interval of the difference contains 0.
+
+    Only of means over images: of metrics but times, and of scores (`scores_of`); False for any other statistic.
+    """
+    if name in statistics.names():
+        one, other = (scores_of(p.row.cell, name) for p in (a, b))
+    elif metric_facts(name).domain == "timing":
         return False
-    x, y = a.row.values[name].align(b.row.values[name], join="inner")
+    else:
+        one, other = a.row.values[name], b.row.values[name]
+    if one is None or other is None:
+        return False
+    x, y = one.align(other, join="inner")
     estimate, _ = paired_difference(x.to_numpy(dtype=float), y.to_numpy(dtype=float))
     return bool(np.isfinite(estimate.lo)) and not estimate.excludes_zero
 
@@ -167,7 +181,8 @@ def table(points: Sequence[Point], name: str, others: Sequence[str], style: str)
     best = best_of(points)
     others = [n for n in others if metric_facts(n).domain != "timing"]
     frame = summarise([p.row for p in points], list(others))
-    heads = ["scale", *points[0].settings, head(name), "", *map(column_head, others)]
+    better = directions([p.row for p in points], others)
+    heads = ["scale", *points[0].settings, head(name), "", *(column_head(n, better) for n in others)]
     lines = []
     for i, p in enumerate(points):
         mark = BEST if p is best else EQUAL if indistinct(p, best, name) else ""

@@ -16,7 +16,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
-from math import nan
+from math import log10, nan
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from bench.errors import BenchError, near_matches
@@ -47,6 +47,7 @@ class MetricFacts:
             timing of a method. Values are averaged within an image first, then over images.
         range: possible values, as text; tables hold values of images in [0, 1] against the interval it begins with.
         needs_raw: whether it needs samples as the method returned them (`Evaluation.raw`), which a run does not keep.
+        of_residual: whether it is the PSNR of y - A x: with noise in y it has no better direction (`better_at`).
         bounds: (least, largest) value for images of any intensities, None for no bound; None where `range` says it.
         source: definition and implementation.
         group: heading in the paper's Table 1.
@@ -71,6 +72,7 @@ class MetricFacts:
     least_size: int = 1
     needs_range: bool = True
     needs_raw: bool = False
+    of_residual: bool = False
     bounds: tuple[float | None, float | None] | None = None
 
 
@@ -165,6 +167,20 @@ register_metric = metrics.register
 
 PERCEPTUAL = ("lpips_alex", "lpips_vgg", "stlpips_alex")
 """Perceptual distances; each also gives ``apd_NAME`` and ``diversity_NAME``."""
+
+
+def better_at(name: str, sigma: float) -> Better:
+    """Better direction of a metric where y has noise of standard deviation `sigma`.
+
+    A sample of the posterior is as far from y as the noise is (`right_residual`), and a nearer one is fitted to it.
+    """
+    facts = metric_facts(name)
+    return "neither" if facts.of_residual and sigma else facts.better
+
+
+def right_residual(sigma: float) -> float:
+    """PSNR of y - A x of a perfect sampler, in dB; NaN without noise."""
+    return -20 * log10(sigma) if sigma else nan
 
 
 def metric_facts(name: str) -> MetricFacts:

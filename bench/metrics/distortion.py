@@ -80,6 +80,7 @@ class LrPsnr(Metric):
         source="as piq.psnr between y and A x, over the pixels that are seen",
         group="Consistency",
         needs_range=False,
+        of_residual=True,
         bounds=(None, 80.0),
     )
 
@@ -105,6 +106,7 @@ class LrPsnrExact(Metric):
         group="Consistency",
         needs_range=False,
         needs_raw=True,
+        of_residual=True,
         bounds=(None, 80.0),
     )
 

@@ -200,9 +200,9 @@ class SampleMeanGain(MeanStatistic, SampleStatistic):
 
 @register_statistic("lr_residual")
 class LrResidual(MeanStatistic, SampleStatistic):
-    """LR-PSNR of the mean square residual, over all samples and images."""
+    """Mean square residual in dB, over all samples and images."""
 
-    facts = StatisticFacts(label="LR-PSNR", unit="dB", source="-10 log10 E|y - A x_i|^2 / m")
+    facts = StatisticFacts(label="LR residual", unit="dB", source="-10 log10 E|y - A x_i|^2 / m")
 
     def __call__(self, e: Evaluation) -> Tensor:
         """[B, 2]: mean square residual, and the share of y that is observed."""
@@ -512,8 +512,9 @@ class C2st(SampleStatistic):
     def estimate(self, values: np.ndarray, c: Conditions) -> Estimate:
         """Accuracy on images that it was not trained on; bound: 95% of those with labels exchanged within images.
 
-        NaN without scikit-learn, or with fewer images than folds. p is of the normal distribution with the mean and
-        spread of the exchanged: there are too few of them for a small one.
+        NaN without scikit-learn, or with fewer images than folds. p is no exact permutation p-value but the upper tail
+        of the normal distribution with the mean and spread of the `PERMUTATIONS` exchanged accuracies: from so few,
+        (1 + k) / (1 + N) is 0.01 at least, which Holm's correction over a line always makes no sign.
         """
         values = values[~np.isnan(values).any(1)]
         if len(values) < 2 * FOLDS or not has_sklearn():

@@ -16,7 +16,8 @@ import pandas as pd
 from tabulate import tabulate
 
 from bench.errors import BenchError, near_matches
-from bench.metrics import MetricFacts, column, metric_facts
+from bench.metrics import MetricFacts, better_at, column, metric_facts
+from bench.report.notes import residual_of_noise
 from bench.report.stats import Estimate, holm, paired_difference, sign_flip_p
 from bench.report.tables import UNDEFINED, Row, column_head, format_value, read_rows
 from bench.run.cell import Cell, CellKey
@@ -26,8 +27,8 @@ from bench.run.store import RunDir
 PLACE = "path"
 """The setting of a dataset that tells where it is, and not what: the images' contents tell that."""
 COLUMNS = (
-    "scale", "method", "tau", "name", "metric", "first", "second", "difference", "lo", "hi", "n_images", "lost", "p",
-    "p_holm",
+    "scale", "method", "tau", "name", "metric", "better", "first", "second", "difference", "lo", "hi", "n_images",
+    "lost", "p", "p_holm",
 )  # fmt: skip
 
 
@@ -148,6 +149,9 @@ def _notes(
     for p in pairs:
         if p.unmatched:
             notes.append(f"{p.first.heading}: {p.unmatched} images are in one of the runs only, {len(p.ids)} in both.")
+    both = [n for n in sides[0][1] if n in sides[1][1]]
+    if directed := residual_of_noise([p.first for p in pairs], both):
+        notes.append(directed)
     return notes
 
 
@@ -160,10 +164,11 @@ def compare_runs(first: RunDir, second: RunDir, metrics: Sequence[str] | None = 
         metrics: some of the metrics that both have; None for all.
 
     Returns:
-        columns `COLUMNS`, in the units of tables: the metric's ``name`` and its column in tables (``metric``), the
-        means ``first`` and ``second`` over the images of both, the mean ``difference`` with its 95% interval ``lo``,
-        ``hi``, the images that count, those that have lost the value in the second run, ``p`` of a permutation of
-        signs and ``p_holm``, corrected for all comparisons. Times have no pairs: their intervals and p-values are NaN.
+        columns `COLUMNS`, in the units of tables: the metric's ``name``, its column in tables (``metric``) and the
+        direction that is ``better`` at the runs' sigma, the means ``first`` and ``second`` over the images of both, the
+        mean ``difference`` with its 95% interval ``lo``, ``hi``, the images that count, those that have lost the value
+        in the second run, ``p`` of a permutation of signs and ``p_holm``, corrected for all comparisons. Times have no
+        pairs: their intervals and p-values are NaN.
 
     Raises:
         BenchError: as `pair_runs`, or an unknown metric.
@@ -193,6 +198,7 @@ def _compared(pair: Pair, name: str) -> tuple[dict[str, Any], pd.Series]:
     """One line of the table, and the differences by image."""
     key, facts = pair.first.cell.key, metric_facts(name)
     record = {"scale": key.scale, "method": key.label, "tau": key.tau, "name": name, "metric": column(name)}
+    record |= {"better": better_at(name, pair.first.sigma)}
     if facts.domain == "timing":
         a, b = (float(r.values[name].mean()) * facts.factor for r in (pair.first, pair.second))
         return record | _figures(a, b, Estimate(b - a, np.nan, np.nan), 0, 0), pd.Series(dtype=float)
@@ -238,11 +244,11 @@ def judged(frame: pd.DataFrame, tolerance: Mapping[str, float]) -> pd.DataFrame:
     for row in frame.to_dict("records"):
         facts = metric_facts(row["name"])
         given = tolerance.get(row["name"], tolerance.get(row["metric"]))
-        judged_alone = facts.domain != "timing" and facts.better != "neither"
+        judged_alone = facts.domain != "timing" and row["better"] != "neither"
         limit = given if given is not None else last_digit(facts) if judged_alone else np.nan
         allowed.append(limit)
         change = row["difference"]
-        loss = {"higher": -change, "lower": change, "neither": abs(change)}[facts.better]
+        loss = {"higher": -change, "lower": change, "neither": abs(change)}[row["better"]]
         worse.append(row["lost"] > 0 or loss > limit)
     return frame.assign(tolerance=allowed, worse=worse)
 
@@ -265,7 +271,7 @@ def comparison_text(frame: pd.DataFrame) -> str:
                 f"x{row['scale']}",
                 row["method"],
                 "" if np.isnan(row["tau"]) else f"{row['tau']:g}",
-                column_head(row["name"]),
+                column_head(row["name"], {row["name"]: row["better"]}),
                 format_value(row["first"], facts),
                 format_value(row["second"], facts),
                 difference,

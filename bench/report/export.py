@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from bench.errors import BenchError
 from bench.files import read_json, write_atomic
-from bench.metrics import metric_facts
+from bench.metrics import better_at, metric_facts
 from bench.metrics.statistic import statistics
 from bench.report.notes import impossible
 from bench.report.schema import (
@@ -90,18 +90,18 @@ def _document(run: RunDir, found: list[TruthRow], names: list[str]) -> Export:
         n=identity["n"],
         seed=identity["seed"],
         quantise=identity["quantise"],
-        metrics=[_metric(name) for name in names],
+        metrics=[_metric(name, float(identity["operator"]["sigma"])) for name in names],
         rows=[_row(row, names) for row in found],
         failures=[Failure(**{k: f[k] for k in ("what", "image", "reason")}) for f in run.failures],
         environment=_finite(environments),
     )
 
 
-def _metric(name: str) -> MetricEntry:
+def _metric(name: str, sigma: float) -> MetricEntry:
     facts = metric_facts(name)
     return MetricEntry(
-        name=name, label=facts.label, better=facts.better, unit=facts.unit, factor=facts.factor, domain=facts.domain,
-        range=facts.range, source=facts.source,
+        name=name, label=facts.label, better=better_at(name, sigma), unit=facts.unit, factor=facts.factor,
+        domain=facts.domain, range=facts.range, source=facts.source,
     )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from bench.metrics import MetricFacts, column, metric_facts, too_small
+from bench.metrics import MetricFacts, better_at, column, metric_facts, right_residual, too_small
 from bench.run.cell import FAILED
 
 if TYPE_CHECKING:
@@ -164,14 +164,35 @@ def times_apart(rows: Sequence[Row], names: Sequence[str]) -> str:
     return f"Times were measured apart, not in turns, of: {'. '.join(apart)}." if apart else ""
 
 
+def residual_of_noise(rows: Sequence[Row], names: Sequence[str]) -> str:
+    """Say what the PSNR of y - A x should be where y has noise; "" without noise or such a metric."""
+    sigmas = sorted({row.sigma for row in rows if row.sigma})
+    labels = [metric_facts(n).label for n in names if sigmas and better_at(n, sigmas[-1]) != metric_facts(n).better]
+    if not labels:
+        return ""
+    values = ", ".join(f"{right_residual(s):.2f} dB at sigma {s:g}" for s in sigmas)
+    return (
+        f"{' and '.join(labels)}: no better direction where y has noise. A sample of the posterior is as far from y as "
+        f"the noise is, -20 log10(sigma): {values}; more is fitted to the noise (statistic lr_residual)."
+    )
+
+
 def below_table(rows: Sequence[Row], names: Sequence[str], config: Mapping[str, Any]) -> list[str]:
     """Sentences below a table: its images, what its means leave out, and what cannot be right."""
-    limited = "lr_psnr" in names and config.get("quantise", True) and any(r.operator == "bicubic" for r in rows)
-    apart = times_apart(rows, names)
+    exact = any(r.operator == "bicubic" and not r.sigma for r in rows)
+    limited = "lr_psnr" in names and config.get("quantise", True) and exact
+    rounding, apart = ROUNDING if limited else "", times_apart(rows, names)
     wrong = [f"{IMPOSSIBLE} {text}" for row in rows for text in impossible(row)]
     return [
         text
-        for text in (images_of(config, rows), ROUNDING if limited else "", left_out(rows, names), apart, *wrong)
+        for text in (
+            images_of(config, rows),
+            rounding,
+            residual_of_noise(rows, names),
+            left_out(rows, names),
+            apart,
+            *wrong,
+        )
         if text
     ]
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from bench.metrics import column, metric_facts
 from bench.report.figures import drop_others, plain_text, save
-from bench.report.tables import Row, column_head, read_rows, summarise
+from bench.report.tables import Row, column_head, directions, read_rows, summarise
 from bench.run.store import RunDir
 
 MARKERS = "osD^vPX*<>hp"
@@ -70,6 +70,7 @@ def pareto(rows: Sequence[Row], names: Sequence[str], frame: pd.DataFrame) -> Fi
     figure = Figure(figsize=(3.2 * len(others), 3.6), layout="constrained")
     grid = figure.subplots(1, len(others), squeeze=False)[0]
     y = frame[column(quality)].to_numpy(float)
+    shown = directions(rows, names)
     for axes, name in zip(grid, others, strict=True):
         assert name is not None
         x = frame[column(name)].to_numpy(float)
@@ -78,14 +79,15 @@ def pareto(rows: Sequence[Row], names: Sequence[str], frame: pd.DataFrame) -> Fi
                 x[i], y[i], xerr=_errors(frame, name, i), yerr=_errors(frame, quality, i), label=_label(row),
                 fmt=MARKERS[i % len(MARKERS)], markersize=6, elinewidth=0.8,
             )  # fmt: skip
-        if metric_facts(name).better != "neither":
-            signs = [1 if metric_facts(n).better == "higher" else -1 for n in (name, quality)]
+        better = [shown.get(n, metric_facts(n).better) for n in (name, quality)]
+        if "neither" not in better:
+            signs = [1 if b == "higher" else -1 for b in better]
             front = on_front(np.stack([signs[0] * x, signs[1] * y], 1))
             order = np.argsort(x[front])
             axes.plot(x[front][order], y[front][order], color="0.7", linewidth=1, zorder=0)
         if name == "seconds":
             axes.set_xscale("log")
-        axes.set_xlabel(column_head(name))
+        axes.set_xlabel(column_head(name, shown))
     grid[0].set_ylabel(column_head(quality))
     handles, labels = grid[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(len(rows), 5), frameon=False, fontsize=8)
@@ -122,5 +124,5 @@ def _boxes(axes: Axes, rows: Sequence[Row], name: str) -> None:
     axes.boxplot(values, orientation="horizontal", widths=0.6, flierprops={"markersize": 2})
     axes.set_yticks(range(1, len(rows) + 1), [_label(row) for row in rows], fontsize=8)
     axes.invert_yaxis()
-    axes.set_xlabel(column_head(name), fontsize=8)
+    axes.set_xlabel(column_head(name, directions(rows, [name])), fontsize=8)
     axes.tick_params(axis="x", labelsize=7)

@@ -18,7 +18,7 @@ from tabulate import tabulate
 
 from bench.contract import cost_text
 from bench.files import write_atomic
-from bench.metrics import ARROWS, Better, MetricFacts, column, metric_facts, unit
+from bench.metrics import ARROWS, Better, MetricFacts, better_at, column, metric_facts, right_residual, unit
 from bench.report.notes import IMPOSSIBLE, PSNR_FLOOR, below_table, impossible, missing_values
 from bench.report.stats import holm, mean_interval, median_range, paired_difference, sign_flip_p
 from bench.run.store import Cell, RunDir
@@ -170,8 +170,10 @@ def summarise(rows: list[Row], names: list[str]) -> pd.DataFrame:
     """One row per (scale, method, tau): means over images with the bounds of their 95% intervals.
 
     Times are medians of repeats, which are not independent, with the least and the most. ``NAME_n`` is the number of
-    images (repeats, for times) of a mean; ``impossible`` says what cannot be right.
+    images (repeats, for times) of a mean; ``NAME_right`` is the value of a perfect sampler where y has noise;
+    ``impossible`` says what cannot be right.
     """
+    undirected = list(directions(rows, names))
     records = []
     for row in rows:
         key = row.cell.key
@@ -186,6 +188,7 @@ def summarise(rows: list[Row], names: list[str]) -> pd.DataFrame:
             record[column(name) + "_lo"] = estimate.lo * factor
             record[column(name) + "_hi"] = estimate.hi * factor
         record |= {f"{column(name)}_n": int(row.values[name].notna().sum()) for name in names}
+        record |= {f"{column(name)}_right": right_residual(row.sigma) for name in undirected}
         record["impossible"] = " ".join(impossible(row))
         records.append(record)
     return pd.DataFrame(records).astype({"tau": float}) if records else pd.DataFrame()
@@ -232,6 +235,12 @@ def is_time(name: str) -> bool:
     return metric_facts(name).domain == "timing"
 
 
+def directions(rows: Sequence[Row], names: Sequence[str]) -> dict[str, Better]:
+    """Directions in a table of rows, of the metrics that have another one there than they declare: with noise."""
+    noisy = max((row.sigma for row in rows), default=0.0)
+    return {n: better for n in names if (better := better_at(n, noisy)) != metric_facts(n).better}
+
+
 def column_head(name: str, better: Mapping[str, Better] = NO_OTHER) -> str:
     """A metric's name, its better direction and its unit, where it stands without its group: "LR-PSNR ↑ (dB)".
 
@@ -268,7 +277,8 @@ def markdown(rows: list[Row], names: list[str], frame: pd.DataFrame, intervals: 
     temperatures = frame["tau"].notna().any()
     costly = any(row.evaluations > 1 or row.backward_passes for row in rows)  # iterative methods are among them
     heads = ["scale", "method", *(["tau"] if temperatures else []), "images", *(["evaluations"] if costly else [])]
-    heads += [column_head(name) for name in names]
+    better = directions(rows, names)
+    heads += [column_head(name, better) for name in names]
     lines = []
     for i, row in enumerate(rows):
         key = row.cell.key
@@ -289,6 +299,7 @@ def ranks_of_scales(
     rows: list[Row], names: Sequence[str], frame: pd.DataFrame, better: Mapping[str, Better] = NO_OTHER
 ) -> dict[str, dict[int, int]]:
     """By metric, row number to 0 (best of its scale) or 1 (second); see `RANKS`; `better` as in `column_head`."""
+    better = {**directions(rows, names), **better}
     scales = dict.fromkeys(row.cell.key.scale for row in rows)
     ranks: dict[str, dict[int, int]] = {name: {} for name in names}
     for name in names:
@@ -383,10 +394,10 @@ def ranked_lines(
 
 def latex(rows: list[Row], names: list[str], frame: pd.DataFrame) -> str:
     r"""Render the paper's Table 1: grouped heads, a rule between scales. Needs ``\usepackage{booktabs}``."""
-    lines = ranked_lines(rows, names, frame)
+    lines, better = ranked_lines(rows, names, frame), directions(rows, names)
     if any(line.heads[1] for line in lines):
-        return render_latex(("Method", r"$\tau$"), lines, names)
-    return render_latex(("Method",), [replace(line, heads=line.heads[:1]) for line in lines], names)
+        return render_latex(("Method", r"$\tau$"), lines, names, better)
+    return render_latex(("Method",), [replace(line, heads=line.heads[:1]) for line in lines], names, better)
 
 
 def render_latex(

@@ -14,7 +14,7 @@ from tabulate import tabulate
 from bench.data import datasets
 from bench.errors import BenchError
 from bench.files import write_atomic
-from bench.metrics.statistic import LEVEL, Conditions, Estimate, StatisticFacts, statistics
+from bench.metrics.statistic import LEVEL, Conditions, Estimate, MeanStatistic, StatisticFacts, statistics
 from bench.metrics.truth import has_sklearn
 from bench.report.stats import holm
 from bench.report.tables import UNDEFINED, Row, escape, escape_markdown, observed_by, read_rows
@@ -44,12 +44,18 @@ MOVED = {
     "tarp_error": (0.0008, 0.0051, 0.4653),
     "energy": (0.0040, -0.1381, 6.0032),
     "crps": (0.0003, -0.1638, 4.7455),
+    "mmse_gap": (0.000, 0.226, 1.588),
+    "posterior_std_ratio": (-0.001, -0.014, 0.0),
+    "sliced_wasserstein": (-0.001, 0.022, 0.0),
 }
 """By how much rounding to 8 bits, clipping to [0, 1] and projecting on a noisy y move the value of exact samples.
 
 Of `python -m scripts.truth_power --images 100 --n 5 --moved`, with sigma 0.05 and 0 the larger; the truth is rounded or
-clipped too, as a photograph is. Projecting has sigma 0.05: without noise it moves nothing.
+clipped too, as a photograph is. Projecting has sigma 0.05: without noise it moves nothing. The last three compare
+samples with the posterior, so that no truth is there to be rounded.
 """
+NOT_MEASURED = "not measured"
+"""How far a statistic moves that `MOVED` does not have, as of a perceptual distance: gaussians are no photographs."""
 NO_C2ST = "c2st is left out: scikit-learn is not installed (pip install 'diverse-sr-bench[truth]')."
 MOVES = ("rounding", "clipping", "projecting")
 MOVED_NOTE = (
@@ -79,6 +85,25 @@ class TruthRow:
 
 def figures_of(cell: Cell, name: str) -> np.ndarray | None:
     """Figures [N, K] of a statistic by image, None where the cell has none."""
+    found = _figures_by_image(cell, name)
+    return None if found is None else found.to_numpy(float)
+
+
+def scores_of(cell: Cell, name: str) -> pd.Series | None:
+    """Score of each image, where a statistic is a score that is their mean; else None."""
+    facts: StatisticFacts = statistics.facts(name)
+    figures = _figures_by_image(cell, name) if facts.score else None
+    statistic, conditions = statistics.get(name)(), conditions_of(cell)
+    if figures is None or not isinstance(statistic, MeanStatistic):
+        return None
+    figures = figures[figures.notna().any(axis=1)]
+    values = pd.Series(statistic.aggregate(figures.to_numpy(float), conditions), figures.index, dtype=float)
+    whole = float(statistic.aggregate(figures.to_numpy(float).mean(0), conditions))
+    return values if np.isclose(values.mean(), whole, rtol=1e-9, atol=0) else None
+
+
+def _figures_by_image(cell: Cell, name: str) -> pd.DataFrame | None:
+    """`figures_of` with the images' numbers."""
     facts: StatisticFacts = statistics.facts(name)
     images = cell.read("images").set_index("index").sort_index()
     if facts.metrics:
@@ -88,13 +113,13 @@ def figures_of(cell: Cell, name: str) -> np.ndarray | None:
             return None
         error = samples.groupby("index")[of_sample].mean()
         both = pd.concat([error, images[of_pair]], axis=1).dropna()
-        return both.to_numpy(float) if len(both) else None
+        return both if len(both) else None
     if name not in images:
         return None
-    rows = [np.asarray(v, float) for v in images[name] if np.ndim(v) == 1]
-    width = max((len(r) for r in rows), default=0)
-    rows = [r for r in rows if len(r) == width]  # a failed one has a single NaN
-    return np.stack(rows) if rows else None
+    rows = {i: np.asarray(v, float) for i, v in images[name].items() if np.ndim(v) == 1}
+    width = max(map(len, rows.values()), default=0)
+    rows = {i: r for i, r in rows.items() if len(r) == width}  # a failed one has a single NaN
+    return pd.DataFrame(np.stack(list(rows.values())), index=list(rows)) if rows else None
 
 
 def conditions_of(cell: Cell) -> Conditions:
@@ -224,7 +249,7 @@ def moves_of(rows: Sequence[TruthRow]) -> list[str]:
 
 def _moved_text(name: str, move: str) -> str:
     if name not in MOVED:
-        return ""
+        return NOT_MEASURED
     facts: StatisticFacts = statistics.facts(name)
     return format(MOVED[name][MOVES.index(move)], "+" + facts.digits)
 

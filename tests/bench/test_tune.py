@@ -84,6 +84,19 @@ def test_temperatures_and_statistics(grey: Path, capsys: pytest.CaptureFixture[s
     assert (frame.groupby("scale")["crps"].idxmin() == [1, 3]).all()
 
 
+def test_scores_that_images_do_not_tell_apart_are_marked(grey: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of the three images two are nearer to a grey of 0.4 and one to 0.45; none is near to white."""
+    grid = ("grid.level=[0.4,0.45,1.0]", "tau=1")
+    for metric in ("crps", "energy"):
+        assert tune(grey, *grid, f"metric={metric}") == 0
+        said = capsys.readouterr().out
+        lines = [line for line in said.splitlines() if line.startswith("x4")]
+        assert [[mark for mark in ("**", "~") if f" {mark} " in line] for line in lines] == [["**"], ["~"], []], said
+        assert "1 others that these images do not tell from it" in said
+    assert tune(grey / "noisy", *grid, "metric=lr_residual", "operator.sigma=0.05") == 0
+    assert "~" not in capsys.readouterr().out  # no mean over images: never marked
+
+
 def test_where_it_goes_does_not_depend_on_the_grid(grey: Path) -> None:
     def out(*words: str) -> Path:
         return read_tune(compose("tune", ["methods=[grey]", *words])).run.out
@@ -107,6 +120,10 @@ def test_where_it_goes_does_not_depend_on_the_grid(grey: Path) -> None:
         (
             ["grid.level=[0.1,0.2]", "metric=apd_mse"],
             "apd_mse can be too large and too small, so that none is the best",
+        ),
+        (
+            ["grid.level=[0.1,0.2]", "metric=lr_psnr", "operator.sigma=0.05"],
+            r"With noise \(sigma 0.05\) more lr_psnr than 26.02 dB is fitted to the noise: choose metric=lr_residual",
         ),
         (["grid.level=[0.1,0.2]", "variants={a: {method: grey}}"], "tune takes one method"),
     ],

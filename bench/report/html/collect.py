@@ -16,7 +16,7 @@ from matplotlib import colormaps
 from matplotlib.colors import to_hex
 
 from bench.files import read_json
-from bench.metrics import PERCEPTUAL, column, metric_facts
+from bench.metrics import PERCEPTUAL, Better, column, metric_facts
 from bench.metrics.statistic import statistics
 from bench.metrics.truth import covered, rank_curves, rank_table
 from bench.report.figures import SPREAD
@@ -27,6 +27,7 @@ from bench.report.tables import (
     PREFIXES,
     Row,
     column_head,
+    directions,
     latex,
     markdown,
     ranks_of_scales,
@@ -110,10 +111,11 @@ def collect(runs: Sequence[RunDir]) -> Collected:
     number_of = {key: i for i, key in enumerate(found.images)}
     for record, entry in zip(shown, found.entries, strict=True):
         record["values"] = _values(entry, names, number_of)
+    better = directions([e.row for e in found.entries], names)
     first = {key: index for e in reversed(found.entries) for index, key in e.images.items()}
     found.content = {
         "runs": records,
-        "metrics": [_metric(name) for name in names],
+        "metrics": [_metric(name, better) for name in names],
         "statistics": [_statistic(name) for name in statistic_names],
         "rows": shown,
         "images": [{"index": first[key], "name": key[0]} for key in found.images],
@@ -190,14 +192,14 @@ def _downloads(rows: list[Row], metrics: list[str], frame: pd.DataFrame) -> dict
     return {name: base64.b64encode(content).decode() for name, content in files.items()}
 
 
-def _metric(name: str) -> dict[str, Any]:
+def _metric(name: str, better: Mapping[str, Better]) -> dict[str, Any]:
     facts = metric_facts(name)
     says, right = about_metric(name)
     return {
         "name": name,
         "label": PREFIXES.get(facts.group, "") + facts.label,
-        "head": column_head(name),
-        "better": facts.better,
+        "head": column_head(name, better),
+        "better": better.get(name, facts.better),
         "digits": facts.digits,
         "range": facts.range,
         "source": facts.source,

@@ -19,11 +19,12 @@ METRICS = {
     "lr_psnr": (
         "Consistency: the sample, degraded again, beside the low-resolution image. "
         "Rounding to 8 bits limits it to about 72 dB at x4 and 76 dB at x8.",
-        "As high as rounding allows, where the observation has no noise.",
+        "As high as rounding allows, where the observation has no noise; else -20 log10(sigma), and more is "
+        "fitted to the noise.",
     ),
     "lr_psnr_exact": (
         "Consistency of samples before they are clipped and rounded.",
-        "As high as numbers allow, where the observation has no noise.",
+        "As high as numbers allow, where the observation has no noise; else -20 log10(sigma).",
     ),
     "apd_*": (
         "Diversity: average distance between two samples of one image.",

@@ -1,4 +1,7 @@
-"""Calibration of samples against published packages, closed forms for Gaussians, and brute force."""
+"""Calibration of samples against published packages, closed forms for Gaussians, and brute force.
+
+`python -m scripts.calibration_reference` prints the figures of the packages (with NumPy 2.4.6).
+"""
 
 from __future__ import annotations
 
@@ -10,15 +13,9 @@ from bench.metrics import calibration as c
 from bench.metrics.truth import covered, rank_curves, rank_table
 from bench.operators import make_operator
 from bench.operators.bicubic import Bicubic
+from scripts.calibration_reference import golden
 
 SHAPE = (3, 2, 2)
-
-
-def golden() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Truth [40, 12], samples [40, 6, 12] and reference points [40, 12] that the packages were given (NumPy 2.4.6)."""
-    rng = np.random.default_rng(7)
-    truth, samples = rng.normal(size=(40, 12)), 0.7 * rng.normal(size=(40, 6, 12))
-    return truth, samples, rng.uniform(-1, 1, size=(40, 12))
 
 
 def images(x: np.ndarray) -> torch.Tensor:

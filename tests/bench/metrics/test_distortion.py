@@ -3,8 +3,9 @@ import pytest
 import skimage.metrics
 import torch
 
-from bench.metrics import Evaluation, metrics
-from bench.operators import quantise
+from bench.contract import Noise
+from bench.metrics import Evaluation, better_at, metrics, right_residual
+from bench.operators import make_operator, quantise
 from bench.operators.bicubic import Bicubic, enlarge
 from bench.operators.inpainting import Inpainting
 
@@ -63,6 +64,18 @@ def test_lr_psnr_exact_is_of_the_samples_before_clipping_and_rounding(evaluation
     moved = Evaluation(e.hr, e.y, e.samples, e.operator, raw=raw + 0.01)
     np.testing.assert_allclose(value("lr_psnr_exact", moved), -10 * np.log10(mse + 1e-8), atol=1e-3)
     np.testing.assert_array_equal(value("lr_psnr_exact", moved.part(slice(1, 2)))[0], value("lr_psnr_exact", moved)[1])
+
+
+@pytest.mark.parametrize("name", ["lr_psnr", "lr_psnr_exact"])
+def test_with_noise_the_truth_has_the_right_lr_psnr_and_no_more(name: str) -> None:
+    """A perfect sample is as far from y as the truth: by the noise, 26.02 dB at sigma 0.05."""
+    assert right_residual(0.05) == pytest.approx(26.0206, abs=1e-4)
+    assert np.isnan(right_residual(0.0))
+    assert (better_at(name, 0.0), better_at(name, 0.05), better_at("psnr", 0.05)) == ("higher", "neither", "higher")
+    operator = make_operator({"name": "bicubic", "sigma": 0.05}, 2, 64, range=None)
+    hr = torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    y = operator.observe(hr, Noise.of_observation(0, list("abcd")))
+    assert value(name, Evaluation(hr, y, hr[:, None], operator)).mean() == pytest.approx(26.02, abs=0.15)
 
 
 def test_rounding_limits_lr_psnr() -> None:

@@ -14,7 +14,15 @@ from bench.cli import main
 from bench.errors import BenchError
 from bench.files import write_atomic, write_json
 from bench.metrics import metric_facts
-from bench.report.compare import COLUMNS, compare_runs, judged, last_digit, pair_runs
+from bench.report.compare import (
+    COLUMNS,
+    compare_runs,
+    comparison_text,
+    judged,
+    last_digit,
+    pair_runs,
+    table_of,
+)
 from bench.run.cell import CellKey
 from bench.run.store import RunDir
 
@@ -154,6 +162,26 @@ def test_what_has_no_better_direction_is_judged_in_both_or_not_at_all(
     frame = compare_runs(make(tmp_path / "first"), make(tmp_path / "second"), ["apd_mse"])
     assert judged(frame.assign(difference=change), tolerance)["worse"].tolist() == [worse]
     assert judged(frame.assign(lost=1), tolerance)["worse"].all()
+
+
+@pytest.mark.parametrize("sigma", [0.0, 0.05])
+def test_with_noise_lr_psnr_is_not_judged_and_its_right_value_is_said(sigma: float, tmp_path: Path) -> None:
+    runs = []
+    for name, level in (("first", 30.0), ("second", 26.0)):
+        found = make(tmp_path / name, operator={"name": "bicubic", "sigma": sigma})
+        write_atomic(found.path / "config.yaml", "methods: {good: {}}\nmetrics: [psnr, lr_psnr]\n")
+        cell = found.cell(CellKey("good", 8, 0.8))
+        cell.compact()
+        cell.read("samples").assign(lr_psnr=level).to_parquet(cell.folder / "samples.parquet", index=False)
+        runs.append(found)
+    pairs = pair_runs(runs[0], runs[1])
+    frame = judged(table_of(pairs), {})
+    assert frame["better"].tolist() == ["higher", "neither" if sigma else "higher"]
+    assert frame["difference"].tolist() == pytest.approx([0, -4])
+    assert frame["worse"].tolist() == [False, not sigma]
+    assert ("LR-PSNR ↑ (dB)" in comparison_text(frame)) == (not sigma)
+    assert any("26.02 dB at sigma 0.05" in note for note in pairs.notes) == bool(sigma)
+    assert judged(frame, {"lr_psnr": 1.0})["worse"][1]  # whoever gives a tolerance is told of any change
 
 
 def test_tolerances_are_in_the_digits_of_tables() -> None:

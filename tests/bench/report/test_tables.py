@@ -24,6 +24,7 @@ from bench.report.notes import bounds, impossible, largest_apd_ratio
 from bench.report.tables import (
     column_head,
     differences,
+    directions,
     escape,
     escape_markdown,
     interval_text,
@@ -180,6 +181,38 @@ def test_only_the_papers_table_ranks_the_apd(directory: RunDir) -> None:
     text = (directory.path / "paper" / "table1.tex").read_text()
     assert r"$\uparrow$" in text
     assert r"\textbf{150.0}" in text
+
+
+def test_with_noise_lr_psnr_has_no_direction_but_a_right_value(directory: RunDir) -> None:
+    """A method that fits the noise has the most: it is no better."""
+    config = directory.path / "config.yaml"
+    config.write_text(config.read_text().replace("'psnr'", "'psnr', 'lr_psnr'"))
+    fitted = {"bicubic": 20.0, "cvdvae": 26.0, "odd": 60.0}
+    for cell in directory.cells():
+        frame = cell.read("samples")
+        change(directory, cell.key, "samples", lr_psnr=fitted[cell.key.label] + frame["index"] * 0.01)
+    write_tables(directory)
+    assert "LR-PSNR ↑ (dB)" in (directory.path / "table.md").read_text()
+    assert "lr_psnr_right" not in pd.read_csv(directory.path / "table.csv")
+    assert r"\textbf{60.0" in (directory.path / "table.tex").read_text()
+
+    for cell in directory.cells():
+        write_json(cell.folder / "cell.json", (cell.identity or {}) | {"operator": {"name": "bicubic", "sigma": 0.05}})
+    write_tables(directory)
+    markdown, latex = ((directory.path / f"table.{end}").read_text() for end in ("md", "tex"))
+    assert "LR-PSNR (dB)" in markdown
+    assert "LR-PSNR ↑" not in markdown
+    assert "PSNR ↑ (dB)" in markdown  # the others keep theirs
+    assert r"& LR-PSNR (dB) &" in latex
+    assert r"\textbf{60.0" not in latex
+    assert r"\textbf{28.00}" in latex
+    for text in (markdown, latex):
+        assert "-20 log10(sigma): 26.02 dB at sigma 0.05" in text
+        assert "limits it to about 72.0 dB" not in text
+    frame = pd.read_csv(directory.path / "table.csv")
+    assert frame["lr_psnr_right"].tolist() == pytest.approx([26.0206] * 4, abs=1e-4)
+    rows, names = read_rows(directory)
+    assert directions(rows, names) == {"lr_psnr": "neither"}
 
 
 def change(run_dir: RunDir, key: CellKey, kind: str, **columns: list[object]) -> None:

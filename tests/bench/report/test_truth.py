@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,16 +14,20 @@ import pytest
 from bench.config import RunConfig
 from bench.metrics.statistic import Conditions, Estimate, statistics
 from bench.report.calibration import write_calibration
+from bench.report.export import write_export
+from bench.report.html.collect import collect
 from bench.report.tables import read_rows, summarise
 from bench.report.truth import (
     MOVED_NOTE,
     NO_C2ST,
     applies,
     figures_of,
+    markdown,
     moves_of,
     notes_of,
     read_truth,
     ruled_out,
+    scores_of,
     text_of,
     write_truth,
 )
@@ -32,7 +37,7 @@ from bench.run.store import RunDir
 
 GAUSSIANS = [
     "methods=[oracle,posterior_mean]", "dataset=gaussians", "dataset.size=32", "operator.sigma=0.05", "scale=8",
-    "limit=6", "n=3", "statistics=true", "metrics=[psnr]",
+    "limit=6", "n=3", "statistics=true", "metrics=[psnr,lr_psnr]",
 ]  # fmt: skip
 
 
@@ -66,6 +71,25 @@ def test_tables_have_values_bounds_right_values_and_distances(directory: RunDir)
     assert (directory.path / "truth.tex").read_text().count("\\\\") == 4
 
 
+def test_with_noise_nobody_is_better_in_lr_psnr(directory: RunDir) -> None:
+    """The oracle is at the right value, 26.02 dB; the posterior mean is above, and no better for it."""
+    means = summarise(*read_rows(directory)).set_index("method")
+    assert means.loc["oracle", "lr_psnr"] == pytest.approx(26.02, abs=1)
+    assert means.loc["posterior_mean", "lr_psnr"] > means.loc["oracle", "lr_psnr"]
+    assert means["lr_psnr_right"].tolist() == pytest.approx([26.0206] * 2, abs=1e-4)
+    content = collect([directory]).content
+    (metric,) = [m for m in content["metrics"] if m["name"] == "lr_psnr"]
+    assert (metric["better"], metric["head"]) == ("neither", "LR-PSNR (dB)")
+    assert all("lr_psnr" not in row["ranks"] for row in content["rows"])
+    assert any("psnr" in row["ranks"] for row in content["rows"])
+    assert any("26.02 dB at sigma 0.05" in note for note in content["runs"][0]["notes"])
+    _, document = write_export(directory)
+    assert {m["name"]: m["better"] for m in json.loads(document.read_text())["metrics"]} == {
+        "psnr": "higher",
+        "lr_psnr": "neither",
+    }
+
+
 def test_figures_are_drawn_for_methods_that_are_random(directory: RunDir) -> None:
     written = write_calibration(directory, read_truth(directory)[0])
     names = ["tarp_x8", "ranks_x8", "coverage_x8"]
@@ -89,7 +113,8 @@ def test_right_values_are_left_out_at_another_temperature(
 
 
 def test_rounded_samples_are_said_to_be(configure: Callable[..., RunConfig]) -> None:
-    found, _ = run(configure("statistics=true", "limit=2", "dataset.size=32"))
+    metrics = "metrics=[stlpips_alex,apd_stlpips_alex]"
+    found, _ = run(configure("statistics=true", "limit=2", "dataset.size=32", metrics))
     rows = write_truth(found)
     assert rows[0].applies == "rounded"
     lines = (found.path / "truth.md").read_text().splitlines()
@@ -97,6 +122,11 @@ def test_rounded_samples_are_said_to_be(configure: Callable[..., RunConfig]) -> 
         "right value", "rounding adds", "clipping adds", "Bicubic",
     ]  # fmt: skip
     assert MOVED_NOTE in lines
+    heads = [c.strip() for c in lines[0].split("|")]
+    for line in lines[3:5]:
+        cells = dict(zip(heads, (c.strip() for c in line.split("|")), strict=True))
+        assert cells["APD / error, MSE"].startswith(("+", "-"))
+        assert cells["APD / error, ST-LPIPS"] == "not measured"  # of gaussians, which are no photographs
     assert not [n for n in rows[0].estimates if statistics.facts(n).needs == "posterior"]
 
 
@@ -111,6 +141,19 @@ def test_projected_samples_are_said_to_be(directory: RunDir, monkeypatch: pytest
     assert moves_of([projected]) == ["projecting"]
     assert moves_of([replace(projected, conditions=Conditions(3, 0.0))]) == []  # without noise it moves nothing
     assert "fit y's noise" in notes_of([projected])[0]
+    names = ["mmse_gap", "posterior_std_ratio", "sliced_wasserstein", "c2st"]
+    line = next(text for text in markdown([projected], names).splitlines() if "projecting adds" in text)
+    assert [c.strip() for c in line.split("|")][5:9] == ["+1.588", "+0.000", "+0.000", "not measured"]
+
+
+def test_scores_by_image_are_those_that_the_value_is_the_mean_of(directory: RunDir) -> None:
+    row = read_truth(directory)[0][0]
+    for name in ("energy", "crps"):
+        scores = scores_of(row.row.cell, name)
+        assert scores is not None
+        assert scores.index.tolist() == list(range(6))
+        assert scores.mean() == pytest.approx(row.estimates[name].value)
+    assert scores_of(row.row.cell, "apd_ratio_mse") is None  # a ratio of means
 
 
 def test_a_missing_scikit_learn_is_said(directory: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
