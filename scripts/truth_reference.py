@@ -29,7 +29,7 @@ QUICK = ["ddrm", "ddnm", "pigdm", "diffpir", "reddiff", "dps"]
 SLOW = ["daps", "pnpdm"]
 """Take five and about ten evaluations a step."""
 SHORT = [f"{m}{steps}" for m in QUICK for steps in (20, 100)] + ["dps100_zeta1", "daps20", "pnpdm20"]
-LONG = ["daps100", "pnpdm100", "ddrm1000", "pigdm1000"]
+LONG = ["ddrm1000", "diffpir1000", "daps100", "pnpdm100"]
 
 
 class Stage(NamedTuple):
