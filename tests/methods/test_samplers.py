@@ -15,10 +15,10 @@ from bench.contract import Noise, methods
 from bench.errors import BenchError
 from bench.operators import Operator, make_operator
 from bench.settings import build
-from methods.daps import Daps, polynomial
+from methods.daps import Daps
 from methods.ddnm import travel
 from methods.diffusion.checkpoints import GAUSSIANS, SHIPPED, load_weights
-from methods.diffusion.prior import DiffusionPrior, Estimate
+from methods.diffusion.prior import DiffusionPrior, Estimate, polynomial
 from methods.diffusion.sampler import DiffusionSampler, Task
 from methods.diffusion.schedule import linear
 from methods.diffusion.unet import PriorNetwork, UnetConfig
@@ -240,6 +240,29 @@ def test_the_exact_prior_needs_a_known_distribution() -> None:
     method = build(methods.get("ddrm"), {"unet": TINY, "weights": "exact", "steps": 20}, "methods.ddrm", "ddrm")
     with pytest.raises(BenchError, match="DDRM needs images whose posterior is known"):
         method.prepare(make_operator({"name": "average"}, 4, 32))
+
+
+@pytest.mark.parametrize(("weights", "learned"), [("exact", False), ("gaussians", True)])
+def test_pnpdm_takes_the_learned_variance_of_priors_that_have_one(weights: str, learned: bool) -> None:
+    """The shipped settings ask for it; the posterior's of DDPM in its place would be too narrow, and nobody told."""
+    from bench.data.gaussians import load_mixture
+    from bench.posterior import Posterior
+
+    operator = make_operator({"name": "average", "sigma": 0.05}, 4, 32, range=None)
+    posterior = Posterior(load_mixture(32), operator.to("cpu", torch.float64))
+    shipped = {**method_config("pnpdm").parameters, "weights": weights, "steps": 2, "inner": 4}
+    assert shipped["variance"] == "learned"
+    for variance in ("learned", "sde"):
+        method = build(methods.get("pnpdm"), {**shipped, "variance": variance}, "methods.pnpdm", "pnpdm")
+        assert isinstance(method, DiffusionSampler)
+        assert method.learned_variance == learned
+        if variance == "learned" and not learned:
+            with pytest.raises(BenchError, match="weights=exact has no learned variance: use variance=sde"):
+                method.prepare(operator, posterior=posterior)
+            continue
+        method.prepare(operator, posterior=posterior)
+        with torch.no_grad():
+            assert (method.prior(torch.zeros(1, 3, 32, 32), 500).mixing is not None) == learned
 
 
 @each
