@@ -74,8 +74,12 @@ class DiffusersPipeline(NetworkMethod):
 
     @property
     def evaluations(self) -> int:
-        """One per step, two with guidance, which Stable Diffusion's upscaler has unless it is told otherwise."""
-        guided = self.kind == UPSCALE if self.guidance is None else self.guidance > 1
+        """One per step, two with guidance, which Stable Diffusion's upscaler has unless it is told otherwise.
+
+        Of a repository that is not loaded yet only the settings count: nothing is fetched for this.
+        """
+        known = "kind" in vars(self) or not hub.is_name(self.weights)
+        guided = (known and self.kind == UPSCALE) if self.guidance is None else self.guidance > 1
         return self.steps * (2 if guided else 1)
 
     @cached_property
