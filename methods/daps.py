@@ -13,17 +13,11 @@ from pydantic import Field
 from torch import Tensor
 
 from bench.contract import Facts, register_method
-from methods.diffusion.prior import pairs
+from methods.diffusion.prior import pairs, polynomial
 from methods.diffusion.sampler import DiffusionSampler, Normal, Task
 
 FLOOR = 0.01 / math.sqrt(2) / 2
 """Smallest sigma that the conditional step takes, of images in [0, 1]: the published one, whatever the noise is."""
-
-
-def polynomial(first: float, last: float, count: int) -> list[float]:
-    """`count` levels from first to last, evenly spaced in their seventh root (EDM)."""
-    a, b = first ** (1 / 7), last ** (1 / 7)
-    return [(a + i / (count - 1) * (b - a)) ** 7 for i in range(count)]
 
 
 @register_method("daps")

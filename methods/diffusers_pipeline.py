@@ -39,7 +39,7 @@ class DiffusersPipeline(NetworkMethod):
         steps: of its scheduler.
         eta: share of fresh noise, for schedulers that have one (DDIM).
         prompt: what the image shows, for a pipeline with a text encoder.
-        guidance: scale of the guidance by the prompt; 1 for none.
+        guidance: scale of the guidance by the prompt; 1 for none, None for diffusers' own, which guides.
         noise_level: step of the noise that is put on the observation, for Stable Diffusion's upscaler.
 
     """
@@ -74,8 +74,13 @@ class DiffusersPipeline(NetworkMethod):
 
     @property
     def evaluations(self) -> int:
-        """One per step, two with guidance."""
-        return self.steps * (2 if (self.guidance or 1) > 1 else 1)
+        """One per step, two with guidance, which Stable Diffusion's upscaler has unless it is told otherwise.
+
+        Of a repository that is not loaded yet only the settings count: nothing is fetched for this.
+        """
+        known = "kind" in vars(self) or not hub.is_name(self.weights)
+        guided = (known and self.kind == UPSCALE) if self.guidance is None else self.guidance > 1
+        return self.steps * (2 if guided else 1)
 
     @cached_property
     def folder(self) -> Path:

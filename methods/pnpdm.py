@@ -13,6 +13,7 @@ from pydantic import Field
 from torch import Tensor
 
 from bench.contract import Facts, register_method
+from bench.errors import BenchError
 from methods.diffusion.prior import pairs, spread
 from methods.diffusion.sampler import DiffusionSampler, Normal, Task
 
@@ -29,7 +30,7 @@ class Pnpdm(DiffusionSampler):
         rho_min: last coupling (published: 0.15).
         decay: factor of rho in a hundredth of the iterations (published: 0.9, so that a third of them are burn-in).
         variance: of the reverse diffusion's steps: "sde" (published, that of the reverse SDE's), or "learned", the
-            prior's own, which leaves less noise where the steps are few.
+            prior's own, which leaves less noise where the steps are few; only of a prior that has learned one.
 
     """
 
@@ -72,6 +73,12 @@ class Pnpdm(DiffusionSampler):
     def evaluations(self) -> int:
         """Steps of all iterations."""
         return sum(map(len, self.chains))
+
+    def load(self) -> None:
+        """Load the prior; one without a learned variance would take the posterior's of DDPM, which is too narrow."""
+        if self.variance == "learned" and not self.learned_variance:
+            raise BenchError(f"weights={self.weights} has no learned variance: use variance=sde.")
+        super().load()
 
     def trajectory(self, task: Task, normal: Normal) -> Tensor:
         """Algorithm 1, from x = 0."""

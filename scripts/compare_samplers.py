@@ -29,8 +29,7 @@ from torch import Tensor, nn
 
 from bench.contract import methods
 from bench.operators.average import Average
-from methods.daps import polynomial
-from methods.diffusion.prior import DiffusionPrior, Network
+from methods.diffusion.prior import DiffusionPrior, Network, polynomial
 from methods.diffusion.sampler import DiffusionSampler, Task
 from methods.diffusion.schedule import linear
 from methods.diffusion.unet import PriorNetwork, UnetConfig

@@ -22,7 +22,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "diffpir": {"clip": False},
     "pnpdm": {"inner": 100, "variance": "sde"},
 }
-"""The images leave [0, 1], and the exact denoiser has no learned variance; everything else is as shipped."""
+"""The images leave [0, 1], and the exact denoiser has no learned variance; everything else is as shipped, but for
+PnP-DM's published 100 inner steps."""
 ZETA: dict[str, Any] = {"guidance": 1.0}
 """Of rows `dps100_zeta1`; the shipped one is 6."""
 QUICK = ["ddrm", "ddnm", "pigdm", "diffpir", "reddiff", "dps"]

@@ -143,6 +143,12 @@ def quadratic(total: int, steps: int) -> list[int]:
     return [total - 1 - min(int(total * math.sqrt(i / (steps - 1))), total - 1) for i in range(steps)]
 
 
+def polynomial(first: float, last: float, count: int) -> list[float]:
+    """`count` noise levels from first to last, evenly spaced in their seventh root (EDM)."""
+    a, b = first ** (1 / 7), last ** (1 / 7)
+    return [(a + i / (count - 1) * (b - a)) ** 7 for i in range(count)]
+
+
 def pairs(times: list[int]) -> list[tuple[int, int]]:
     """Each step with the next, less noisy one; the last one with -1."""
     return list(zip(times, [*times[1:], -1], strict=True))

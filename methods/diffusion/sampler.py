@@ -139,6 +139,11 @@ class DiffusionSampler(NetworkMethod):
         return self.weights == "exact"
 
     @property
+    def learned_variance(self) -> bool:
+        """Whether the prior has learned the variance of its steps; a file with a shape has."""
+        return not self.needs_posterior and (self.pretrained is None or self.pretrained.learned)
+
+    @property
     def levels(self) -> Levels:
         """The noise levels of the prior, known before it is loaded."""
         if hasattr(self, "prior"):

@@ -12,7 +12,7 @@ from scipy.stats import multivariate_normal
 from bench.contract import Noise
 from bench.operators.average import Average
 from bench.operators.bicubic import Bicubic
-from bench.operators.separable import Separable
+from bench.operators.separable import Separable, _Side
 from bench.posterior import GaussianMixture, Posterior, choose
 
 
@@ -122,25 +122,32 @@ def test_the_covariance_of_samples_is_that_of_dense_algebra() -> None:
 
 
 class Sheared(Separable):
-    """Any small matrix, for images of two by two pixels."""
+    """Any small matrix, for images of up to three pixels a side; also of one row, which operators of images refuse."""
 
     name = "sheared"
 
+    def __init__(self, size: tuple[int, int], sigma: float) -> None:
+        super().__init__(2, 1, sigma=sigma, range=None, dtype=torch.float64)
+        self.size = self.low_size = size
+        self._exact = [_Side(self.matrix(side)) for side in size]
+        self._round()
+
     def matrix(self, side: int) -> np.ndarray:
-        return np.array([[1.0, 0.5], [0.2, 0.4]])[:, :side]
+        return np.array([[1.0, 0.5, -0.3], [0.2, 0.4, 0.1], [0.0, -0.2, 0.6]])[:side, :side]
 
 
-def test_importance_sampling_agrees() -> None:
-    """Four dimensions: the prior's samples, weighted by the likelihood."""
-    m = mixture(channels=1, size=(2, 2), rank=1)
-    operator = Sheared((2, 2), 1, sigma=0.8, range=None, dtype=torch.float64)
-    y = torch.tensor([[[0.4, -0.2], [0.1, 0.6]]], dtype=torch.float64)
+@pytest.mark.parametrize("size", [(1, 2), (1, 3), (2, 2)])
+def test_importance_sampling_agrees(size: tuple[int, int]) -> None:
+    """Two, three and four dimensions: the prior's samples, weighted by the likelihood."""
+    m = mixture(channels=1, size=size, rank=1)
+    operator = Sheared(size, 0.8)
+    y = torch.tensor([0.4, -0.2, 0.1, 0.6], dtype=torch.float64)[: math.prod(size)].view(1, *size)
     given = Posterior(m, operator).given(y)
     n, g = 400_000, torch.Generator().manual_seed(0)
     x = m.draw(
         torch.rand(n, generator=g, dtype=torch.float64),
         torch.randn(n, 1, generator=g, dtype=torch.float64),
-        torch.randn(n, 1, 2, 2, generator=g, dtype=torch.float64),
+        torch.randn(n, 1, *size, generator=g, dtype=torch.float64),
     )
     weight = torch.softmax(-(operator.forward(x) - y).square().sum((1, 2, 3)) / (2 * operator.sigma**2), 0)
     mean = torch.einsum("n,nchw->chw", weight, x)

@@ -140,7 +140,20 @@ def test_the_prompt_and_the_noise_count(upscaler: Path) -> None:
     plain = make(upscaler).sample(y, 1, noise=Noise(0, *noise))
     for changed in ({"prompt": "a face"}, {"noise_level": 300}, {"prompt": "a face", "guidance": 1.0}):
         assert not torch.equal(make(upscaler, **changed).sample(y, 1, noise=Noise(0, *noise)), plain)
-    assert make(upscaler, guidance=7.5).evaluations == 4
+
+
+@pytest.mark.parametrize(("guidance", "evaluations"), [(None, 4), (7.5, 4), (1.0, 2)])
+def test_guidance_is_counted(guidance: float | None, evaluations: int, upscaler: Path) -> None:
+    """Images that its network sees in two steps: twice as many with guidance, which diffusers has by default."""
+    method = make(upscaler, guidance=guidance)
+    seen = []
+    method.pipeline.unet.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
+    method.sample(observation(1), 1)
+    assert sum(seen) == method.evaluations == evaluations
+
+
+def test_a_pipeline_without_a_prompt_is_not_guided(ldm: Path) -> None:
+    assert make(ldm).evaluations == 2
 
 
 def test_its_files_and_bf16(ldm: Path) -> None:

@@ -14,7 +14,7 @@ import torch
 from bench.operators.average import Average
 from bench.operators.bicubic import Bicubic
 from methods.diffusion.exact import ExactDenoiser, Mixture, denoise
-from methods.diffusion.prior import DiffusionPrior, even
+from methods.diffusion.prior import DiffusionPrior, even, pairs, quadratic
 from methods.diffusion.sampler import DiffusionSampler, Task
 from methods.diffusion.schedule import linear
 from scripts.sampler_truth import Truth, geometric, make_sampler, measure, white
@@ -140,6 +140,29 @@ def test_diffpir(steps: int, settings: dict[str, Any], gain: float, variance: fl
     assert found.gain == pytest.approx(gain, abs=0.009)
     assert found.variance == pytest.approx(variance, abs=0.005)
     assert found.null == pytest.approx(null, abs=0.025)
+
+
+def diffpir_null(steps: int, zeta: float = 0.25) -> float:
+    """Variance of a coefficient that A does not see, prior N(0, 1), where each step is a line and fresh noise."""
+    kept = [*linear().tolist(), 1.0]
+    times = quadratic(1000, steps)
+    variance = 1 - kept[times[0]]
+    for t, u in pairs(times):
+        a, b = kept[t], kept[u]
+        x0 = math.sqrt(a)
+        noise = (1 - math.sqrt(a) * x0) / math.sqrt(1 - a)
+        fresh = zeta * (1 - b)
+        variance = (math.sqrt(b) * x0 + math.sqrt((1 - b) * (1 - zeta)) * noise) ** 2 * variance + fresh
+    return variance
+
+
+def test_the_null_space_of_diffpir_by_a_scalar_recursion() -> None:
+    """It grows with the steps, to the temperature of a constant share of fresh noise."""
+    figures = (0.824, 0.908, 0.928)
+    assert [diffpir_null(steps) for steps in (20, 100, 1000)] == pytest.approx(figures, abs=5e-4)
+    assert (1 + math.sqrt(1 - 0.25)) / 2 == pytest.approx(0.933, abs=1e-3)
+    for steps, figure in zip((20, 100), figures, strict=False):
+        assert measure("diffpir", 1.0, 0.4, steps=steps, clip=False).null == pytest.approx(figure, abs=0.02)
 
 
 def test_full_pigdm_is_exact_where_the_prior_is_white_with_unit_variance() -> None:

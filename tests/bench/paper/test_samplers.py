@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 
 from bench.files import write_atomic, write_json
 from bench.paper.samplers import METRICS, published_samplers, sources
@@ -35,7 +36,7 @@ def test_ours_beside_theirs_at_the_same_noise(tmp_path: Path) -> None:
     assert frame.loc["lpips_vgg", "published"] == 0.294
     text = (tmp_path / "samplers.md").read_text()
     assert "arXiv 2209.14687" in text
-    assert "1 to 2.5 dB" in text
+    assert "up to 2.6 dB" in text
 
 
 def test_another_operator_noise_or_method_has_no_place(tmp_path: Path) -> None:
@@ -49,8 +50,26 @@ def test_every_figure_has_a_source() -> None:
     frame = published_samplers()
     assert set(frame["source"]) == set(sources())
     assert set(METRICS) <= set(frame["metric"]) <= {*METRICS, "fid"}
-    assert len(frame) == 2 * 4 + 7 * 3 + 3
+    assert len(frame) == 2 * 4 + 7 * 3 + 3 + 3 * 2
     doubled = frame.set_index("source").loc[["dps", "daps"]]
     assert (doubled["printed_sigma"] == 2 * doubled["sigma"]).all()
     same = frame.set_index("source").loc["diffpir"]
     assert (same["printed_sigma"] == same["sigma"]).all()
+
+
+def test_figures_of_one_method_differ_as_is_said() -> None:
+    frame = published_samplers().query("metric == 'psnr' and (sigma != 0)")
+    ddrm = frame[frame["method"] == "ddrm"].set_index("source")
+    assert ddrm["published"].to_dict() == {"dps": 25.36, "diffpir": 27.92, "pnpgd": 27.65}
+    assert ddrm["sigma"].drop("pnpgd").to_dict() == {"dps": 0.025, "diffpir": 0.05}
+    noisy = frame.groupby("method")["published"]
+    assert float((noisy.max() - noisy.min()).max()) == pytest.approx(2.56)
+
+
+def test_a_figure_of_unknown_noise_is_beside_no_run(tmp_path: Path) -> None:
+    unknown = published_samplers().query("source == 'pnpgd'")
+    assert unknown["sigma"].isna().all()
+    assert set(unknown["method"]) == {"ddrm", "pigdm", "pnpdm"}
+    for sigma in (0.0, 0.025, 0.05):
+        write_paper(directory(tmp_path / f"{sigma}", "mine", "bicubic", sigma))
+        assert "pnpgd" not in set(pd.read_csv(tmp_path / f"{sigma}" / "samplers.csv")["source"])

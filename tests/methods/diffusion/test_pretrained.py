@@ -149,6 +149,19 @@ def test_the_variance_is_the_files(variance: str, tmp_path: Path) -> None:
     torch.testing.assert_close(ours, theirs, atol=2e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("variance", ["fixed_small", "fixed_large", "learned_range"])
+def test_pnpdm_refuses_to_take_a_fixed_variance_for_a_learned_one(variance: str, tmp_path: Path) -> None:
+    channels = 6 if variance == "learned_range" else 3
+    DDPMPipeline(small_unet(out_channels=channels), DDPMScheduler(variance_type=variance)).save_pretrained(tmp_path)
+    assert draw(sampler("pnpdm", tmp_path, variance="sde")).isfinite().all()
+    learned = sampler("pnpdm", tmp_path, variance="learned")
+    if channels == 6:
+        assert draw(learned).isfinite().all()
+    else:
+        with pytest.raises(BenchError, match=r"^weights=.* has no learned variance: use variance=sde\.$"):
+            draw(learned)
+
+
 def test_weights_of_2022(folder: Path) -> None:
     """Pickled, with other names of the attention; read without running code, and only where there is nothing better."""
     whole = draw(sampler("ddrm", folder))
@@ -243,6 +256,7 @@ def test_the_configurations_at_256_pixels(name: str, monkeypatch: pytest.MonkeyP
         assert method.evaluations >= 20
         small = method_config(name).parameters
         assert config.parameters.keys() == small.keys()
+        assert config.parameters.get("variance", "sde") == "sde"  # the first one's is fixed
     assert method_config(f"{name}_celebahq256").parameters["weights"] == "hf:google/ddpm-ema-celebahq-256"
 
 
@@ -255,6 +269,16 @@ def test_any_sampler_takes_any_prior_on_the_command_line() -> None:
         20,
     )
     assert (found["dps"]["weights"], found["dps"]["unet"]["channels"]) == ("prior64.safetensors", 128)
+
+
+@pytest.mark.parametrize("name", [*SAMPLERS, "deepinv_sampler"])
+def test_every_prior_goes_with_every_sampler(name: str) -> None:
+    small = method_config(name).parameters
+    for prior, weights in (("ffhq256", "ffhq_10m.pt"), ("celebahq256", "hf:google/ddpm-ema-celebahq-256")):
+        found = plain(compose("run", [f"methods=[{name}]", f"prior@methods.{name}={prior}"]))["methods"][name]
+        assert found["weights"] == weights
+        assert found.keys() == small.keys()
+        assert found["steps"] == small["steps"]
 
 
 @pytest.mark.slow
