@@ -51,7 +51,7 @@ class Stage(NamedTuple):
 STAGES = [
     Stage(SHORT, [], 200),
     Stage([*SHORT, *LONG], [], 40),
-    Stage([*SHORT, *LONG], [row for row in SHORT if "zeta" not in row], 40),
+    Stage([*SHORT, *LONG], [f"{m}{steps}" for m in QUICK for steps in (20, 100)], 40),
 ]
 """About half an hour of one idle core, a quarter, and an hour."""
 SCALES = [4, 8]
