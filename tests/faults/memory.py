@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import time
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,6 +15,15 @@ from tests.faults.launched import limited_worker
 from tests.faults.process import kill_all
 
 CGROUP = Path("/sys/fs/cgroup")
+
+
+def limited_run(campaign: Campaign, outcome: Outcome, limit: Callable[[], None], library: Iterable[int] = ()) -> None:
+    """A run whose process calls `limit` first, and the start without it; a library may end the former so."""
+    out, kept = campaign.fresh("memory"), Kept()
+    outcome.note(campaign.start(RUN, out, limit).wait(), (0, 1, *library))
+    kept.lost(out)
+    campaign.finish(outcome, RUN, out)
+    outcome.wrong += kept.lost(out)
 
 
 def address_space(campaign: Campaign, times: int) -> Outcome:
@@ -27,11 +37,7 @@ def address_space(campaign: Campaign, times: int) -> Outcome:
             have = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
             resource.setrlimit(resource.RLIMIT_AS, (have + more, resource.RLIM_INFINITY))
 
-        out, kept = campaign.fresh("memory"), Kept()
-        outcome.note(campaign.start(RUN, out, limit).wait(), (0, 1, *LIBRARY))
-        kept.lost(out)
-        campaign.finish(outcome, RUN, out)
-        outcome.wrong += kept.lost(out)
+        limited_run(campaign, outcome, limit, LIBRARY)
     return outcome
 
 
@@ -57,12 +63,8 @@ def cgroup(campaign: Campaign, times: int) -> Outcome:
         assert ended.code == 0, ended.text[-1000:]
         needed = group.peak
     for i in range(times):
-        out, kept = campaign.fresh("memory"), Kept()
         with Group(int(campaign.rng(outcome.fault, i).uniform(0.05, 1.0) * needed)) as group:
-            outcome.note(campaign.start(RUN, out, group.join).wait())
-        kept.lost(out)
-        campaign.finish(outcome, RUN, out)
-        outcome.wrong += kept.lost(out)
+            limited_run(campaign, outcome, group.join)
     return outcome
 
 
