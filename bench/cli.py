@@ -171,17 +171,22 @@ def _run(words: list[str]) -> int:
         if directory.cells():
             print(f"\nTables and figures: {directory.path}\nTo look at: {directory.path / REPORT}")
         if not complete:
-            failures = directory.failures
-            first = failures[0]
-            image = f"{first['image']}: " if first["image"] else ""
-            print(
-                f"bench: {len(failures)} failed and are left out of the tables; the first: {first['what']}: {image}"
-                f"{first['reason']} All are in {directory.failures_file}.",
-                file=sys.stderr,
-            )
+            print(f"bench: {_failed(directory)}", file=sys.stderr)
         return 0 if complete else 1
 
     return _composed("run", words, task)
+
+
+def _failed(directory: RunDir) -> str:
+    """What to say of a run in which something failed."""
+    failures = directory.failures
+    first = failures[0]
+    image = f"{first['image']}: " if first["image"] else ""
+    reason = " ".join(first["reason"].split()).rstrip(".")
+    return (
+        f"{len(failures)} failed and are left out of the tables; the first: {first['what']}: {image}{reason}. "
+        f"All are in {directory.failures_file}."
+    )
 
 
 def _check(words: list[str]) -> int:
@@ -211,11 +216,14 @@ def _one_method(command: str, words: list[str]) -> list[str]:
 def _tune(words: list[str]) -> int:
     def task(cfg: DictConfig) -> int:
         from bench.config import read_tune
+        from bench.run.store import RunDir
         from bench.tune import tune
 
         config = read_tune(cfg)
         text, complete = tune(config)
         print(f"{text}\n\nTable and plot: {config.run.out}/tune.md, .csv, .png, .pdf")
+        if not complete:
+            print(f"bench: {_failed(RunDir(config.run.out))}", file=sys.stderr)
         return 0 if complete else 1
 
     if any(w.startswith("dataset.split=") and w != "dataset.split=val" for w in words):
@@ -399,7 +407,7 @@ def _compare(words: list[str]) -> int:
         pairs = pair_runs(RunDir(config.first), RunDir(config.second))
         frame = judged(table_of(pairs, config.metrics), config.tolerance or {})
         print("\n".join([comparison_text(frame), *(f"\n{note}" for note in pairs.notes)]))
-        if sentence := worse_text(frame):
+        if sentence := worse_text(frame, pairs.gone):
             print(f"bench: {sentence}", file=sys.stderr)
         return 1 if sentence else 0
 

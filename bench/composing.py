@@ -136,7 +136,7 @@ def explain(error: BaseException, config_name: str, words: Sequence[str]) -> str
     if isinstance(error, YAMLError):
         return unreadable(error)
     if isinstance(error, TypeError | AttributeError) and _raised_in_hydra(error):  # as of methods=[0]
-        return f"The configuration could not be composed ({error}): groups as methods=[NAME, ...] take names."
+        return _no_name(words)
     if not isinstance(error, HydraException | OmegaConfBaseException | ValueError):  # hydra raises ValueErrors too
         return None
     first = str(error).splitlines()[0]
@@ -149,8 +149,17 @@ def explain(error: BaseException, config_name: str, words: Sequence[str]) -> str
     found = re.search(r"An item is already at '([^']+)'", first)
     if found:
         return f"There is a setting '{found[1]}' already: write {found[1]}=VALUE, without +."
+    if "group override must be a string or a list" in first:  # as of recipe=0
+        return _no_name(words)
     reason = str(error.__cause__ or error).splitlines()[0]
     return f"The configuration could not be composed: {reason or first}"
+
+
+def _no_name(words: Sequence[str]) -> str:
+    """What to say where a number, a group or nothing stands in the place of a name."""
+    keys = {word: word.partition("=")[0].lstrip("+~").partition("@")[0] for word in words if "=" in word}
+    chosen = [word for word, key in keys.items() if key in (*GROUPS, "method")]
+    return f"{' or '.join(chosen) or 'A word'} is wrong: it takes names, as methods=[NAME, ...] or dataset=NAME."
 
 
 def _raised_in_hydra(error: BaseException) -> bool:

@@ -148,7 +148,11 @@ class RunConfig(Settings):
     ] = setting(None, help="more rows, as {dps20: {method: dps, steps: 20}}: configs/methods/METHOD.yaml with changes")
     seed: int = setting(0, ge=0, help="of all randomness")
     device: str = setting("auto", help="auto, cpu, cuda, cuda:1, ...")
-    out: Out = setting(None, help="run directory; null for results/runs/DATASET-HASH, where the same command goes on")
+    out: Out = setting(
+        None,
+        help="run directory, where the same command goes on; null for results/runs/DATASET-HASH (reproduce: "
+        "results/reproduce/DATASET; tune: results/tune/METHOD-HASH)",
+    )
     batch: int = setting(1, ge=1, help="images per batch; halved when the device's memory is too small")
     quantise: bool = setting(True, help="round samples to 8 bits before they are measured, as saved images are")
     stale: Literal["refuse", "recompute"] = setting(
@@ -185,7 +189,9 @@ class RunConfig(Settings):
     def _only_scale(cls, value: Any, check: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
         """1 where the operator keeps the size, whatever is asked for: two scales would be the same row twice."""
         name = str(info.data.get("operator", {}).get("name"))
-        return check(value) if name not in operators.names() or operators.facts(name).scaled else (1,)
+        scaled = name not in operators.names() or operators.facts(name).scaled
+        checked = check(value) if scaled or value not in ((1,), [1]) else (1,)  # 1 is what a run's record has
+        return checked if scaled else (1,)
 
     @property
     def sigma(self) -> float:

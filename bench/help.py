@@ -17,7 +17,7 @@ from bench.training.config import TrainConfig
 
 WIDTH = 120
 FOOTER = """\
-Add --cfg job to see the whole configuration, that of the chosen methods included, and --multirun to run one job per
+Add --cfg=job to see the whole configuration, that of the chosen methods included, and --multirun to run one job per
 combination of comma-separated values.
 """
 

@@ -132,16 +132,25 @@ def point(row: Row, settings: dict[str, object], name: str) -> Point:
     return Point(row, settings, value, lo, hi, loss, interval_text(frame, 0, name))
 
 
-def best_of(points: Sequence[Point]) -> Point:
-    """The one of least loss."""
-    return min(points, key=lambda p: (np.isnan(p.loss), p.loss))
+def best_of(points: Sequence[Point], name: str) -> Point:
+    """The one of least loss, among those with the most images: without the hard ones a mean says nothing."""
+    return min(points, key=lambda p: (-len(images_of(p.row, name)), np.isnan(p.loss), p.loss))
+
+
+def images_of(row: Row, name: str) -> frozenset[int]:
+    """The images by which a row is judged."""
+    if name in statistics.names() or metric_facts(name).domain == "timing":
+        return frozenset(row.mse.index)
+    return frozenset(row.values[name].dropna().index)
 
 
 def indistinct(a: Point, b: Point, name: str) -> bool:
-    """Whether the images do not tell two points apart: the paired 95% interval of the difference contains 0.
+    """Whether the images do not tell two points of as many images apart: the paired 95% interval contains 0.
 
     Only of means over images: of metrics but times, and of scores (`scores_of`); False for any other statistic.
     """
+    if len(images_of(a.row, name)) != len(images_of(b.row, name)):
+        return False
     if name in statistics.names():
         one, other = (scores_of(p.row.cell, name) for p in (a, b))
     elif metric_facts(name).domain == "timing":
@@ -157,7 +166,7 @@ def indistinct(a: Point, b: Point, name: str) -> bool:
 
 def frame_of(points: Sequence[Point], name: str) -> pd.DataFrame:
     """One row per point: scale, settings, what decides with its interval, and whether it is the best."""
-    best = best_of(points) if points else None
+    best = best_of(points, name) if points else None
     records = [
         {"scale": p.row.cell.key.scale, **p.settings, name: p.value, f"{name}_lo": p.lo, f"{name}_hi": p.hi}
         | {"n_images": p.row.n_images, "best": p is best}
@@ -178,7 +187,7 @@ def table(points: Sequence[Point], name: str, others: Sequence[str], style: str)
     """All points of a scale with what decides and the other metrics (`style` is tabulate's)."""
     if not points:
         return ""
-    best = best_of(points)
+    best = best_of(points, name)
     others = [n for n in others if metric_facts(n).domain != "timing"]
     frame = summarise([p.row for p in points], list(others))
     better = directions([p.row for p in points], others)
@@ -186,21 +195,26 @@ def table(points: Sequence[Point], name: str, others: Sequence[str], style: str)
     lines = []
     for i, p in enumerate(points):
         mark = BEST if p is best else EQUAL if indistinct(p, best, name) else ""
+        had, most = len(images_of(p.row, name)), len(images_of(best.row, name))
+        text = p.text if had == most else f"{p.text} (of {had} of {most} images)"
         figures = [interval_text(frame, i, n) for n in others]
-        lines.append([f"x{p.row.cell.key.scale}", *map(str, p.settings.values()), p.text, mark, *figures])
+        lines.append([f"x{p.row.cell.key.scale}", *map(str, p.settings.values()), text, mark, *figures])
     return tabulate(lines, headers=heads, tablefmt=style, disable_numparse=True)
 
 
 def sentences(config: TuneConfig, measured: RunConfig, points: Sequence[Point], name: str) -> str:
     """The best of a scale as settings, and on what it was chosen."""
-    best = best_of(points)
+    best = best_of(points, name)
+    fewer = sum(len(images_of(p.row, name)) < len(images_of(best.row, name)) for p in points)
     equal = sum(p is not best and indistinct(p, best, name) for p in points)
     words = [f"{k}={v}" if k == "tau" else f"methods.{config.method}.{k}={v}" for k, v in best.settings.items()]
     sigma = f", sigma {measured.sigma:g}" if measured.sigma else ""
     chosen = (
-        f"{BEST}: best of {len(points)} by {name} on {best.row.n_images} validation images of "
+        f"{BEST}: best of {len(points) - fewer} by {name} on {best.row.n_images} validation images of "
         f"{measured.dataset['name']}, x{best.row.cell.key.scale}{sigma}, {best.row.n_samples} samples each."
     )
+    if fewer:
+        chosen += f" {fewer} others have no value on some of these images and are out of the choice."
     if equal:
         chosen += f" {EQUAL}: {equal} others that these images do not tell from it."
     return f"{chosen}\n\n    {' '.join(words)}"
@@ -219,7 +233,7 @@ def _plot(axes: Axes, points: Sequence[Point], name: str) -> None:
     values = {key: list(dict.fromkeys(p.settings[key] for p in points)) for key in points[0].settings}
     along = max(values, key=lambda key: len(values[key]))
     numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values[along])
-    best = best_of(points)
+    best = best_of(points, name)
     lines: dict[str, list[Point]] = {}
     for p in points:
         label = ", ".join(f"{k}={v}" for k, v in p.settings.items() if k != along)

@@ -30,7 +30,7 @@ EQUAL: dict[str, dict[str, Any]] = {
     "daps": {"steps": 20},
     "pnpdm": {"steps": 8},
 }
-"""100 evaluations each; those of DPS and PiGDM with as many gradients."""
+"""100 evaluations each, but for 86 of PnP-DM without noise; those of DPS and PiGDM with as many gradients."""
 CHOSEN: dict[float, dict[str, dict[str, Any]]] = {
     0.0: {"pnpdm": {"rho_min": 0.05}},
     0.05: {"dps": {"guidance": 3.0}, "reddiff": {"regularisation": 4.0}},

@@ -30,4 +30,4 @@ def open_pool(config: LaunchConfig, job: Job, folder: Path) -> Pool:
         check_cores(config, cores(), job.threads, "this machine")
         return ProcessPool(folder, job, config.workers or 1)
     assert config.workers is not None
-    return SlurmPool(folder, job, config.workers, config.minutes, dict(config.options), config.address == "local")
+    return SlurmPool(folder, job, config.workers, config.minutes, dict(config.options or {}), config.address == "local")

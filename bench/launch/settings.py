@@ -23,7 +23,7 @@ class LaunchConfig(Settings):
         None, help="of a Ray cluster, as auto or HOST:6379, null to start Ray here; on Slurm, local tries it here"
     )
     minutes: int = setting(1440, ge=1, help="time limit of each job on Slurm; a job that ends is followed by another")
-    options: Mapping[str, Any] = setting({}, help="options of sbatch, as {partition: gpu, account: faces}")
+    options: Mapping[str, Any] | None = setting(None, help="options of sbatch, as {partition: gpu, account: faces}")
 
     @property
     def elsewhere(self) -> bool:

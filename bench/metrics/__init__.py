@@ -165,6 +165,8 @@ class Metric(ABC):
 metrics: Registry[Metric] = Registry("metric", package="bench.metrics", group="bench.metrics", facts=MetricFacts)
 register_metric = metrics.register
 
+PSNR_FLOOR = 1e-8
+"""Added by piq to a mean square error: its PSNR is 80 dB at most."""
 PERCEPTUAL = ("lpips_alex", "lpips_vgg", "stlpips_alex")
 """Perceptual distances; each also gives ``apd_NAME`` and ``diversity_NAME``."""
 
@@ -179,8 +181,8 @@ def better_at(name: str, sigma: float) -> Better:
 
 
 def right_residual(sigma: float) -> float:
-    """PSNR of y - A x of a perfect sampler, in dB; NaN without noise."""
-    return -20 * log10(sigma) if sigma else nan
+    """PSNR of y - A x of a perfect sampler, in dB, as `lr_psnr` has it (80 at most); NaN without noise."""
+    return -10 * log10(sigma**2 + PSNR_FLOOR) if sigma else nan
 
 
 def metric_facts(name: str) -> MetricFacts:

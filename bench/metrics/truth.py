@@ -198,6 +198,10 @@ class SampleMeanGain(MeanStatistic, SampleStatistic):
         return float(10 * np.log10(2 * c.n / (c.n + 1)))
 
 
+RESIDUAL_FLOOR = 1e-10
+"""Added to a mean square residual, so that one of 0 has a finite figure."""
+
+
 @register_statistic("lr_residual")
 class LrResidual(MeanStatistic, SampleStatistic):
     """Mean square residual in dB, over all samples and images."""
@@ -214,12 +218,12 @@ class LrResidual(MeanStatistic, SampleStatistic):
 
     def aggregate(self, means: np.ndarray, c: Conditions) -> np.ndarray:
         """In dB, 100 dB at most."""
-        db: np.ndarray = -10 * np.log10(means[..., 0] / means[..., 1] + 1e-10)
+        db: np.ndarray = -10 * np.log10(means[..., 0] / means[..., 1] + RESIDUAL_FLOOR)
         return db
 
     def right(self, means: np.ndarray, c: Conditions) -> float:
         """A sample is as far from y as the truth is: by the noise; none without noise."""
-        return float(-20 * np.log10(c.sigma)) if c.sigma else float("nan")
+        return float(-10 * np.log10(c.sigma**2 + RESIDUAL_FLOOR)) if c.sigma else float("nan")
 
 
 class _Score(MeanStatistic, SampleStatistic):

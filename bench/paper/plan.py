@@ -12,16 +12,17 @@ from typing import Any
 
 import torch
 from tabulate import tabulate
+from torch import Tensor
 
 from bench import weights
 from bench.config import MethodConfig, RunConfig
 from bench.contract import Noise, methods
 from bench.data import Dataset
-from bench.errors import BenchError
+from bench.errors import BenchError, ImageError
 from bench.load import make_method
 from bench.machine import is_out_of_memory, keep_freed_memory, release_memory
 from bench.metrics import Evaluation, load_metrics
-from bench.operators import operator_kind
+from bench.operators import Operator, operator_kind
 from bench.paper.tables import Entry
 from bench.run.cell import CellKey
 from bench.run.draw import observe
@@ -77,15 +78,17 @@ def probe(config: MethodConfig, scale: int, dataset: Dataset, run: RunConfig) ->
     device = torch.device(run.device)
     keep_freed_memory()
     try:
-        evaluations = make_method(config).evaluations
-        method = prepared_method(run, short_form(config), dataset, scale)
+        short = short_form(config)
+        # both before loading, after which a pipeline may know of evaluations that its settings do not tell
+        times = max(make_method(config).evaluations, 1) / max(make_method(short).evaluations, 1)
+        method = prepared_method(run, short, dataset, scale)
         exact = dataset_operator(run, dataset, scale).to("cpu", torch.float64)
         if run.launch.elsewhere and run.launch.gpus and device.type == "cpu":  # the GPUs are not here
             return Probe(config, scale, float("nan"))
-        y = observe(dataset, selected_images(run, dataset)[0], exact, run.seed)[1][None].to(device)
+        y = _first(run, dataset, exact)[1].to(device)
         tau = run.taus[0] if facts.uses_tau else None
         seconds = min(time_once(method, y, tau, run.seed) for _ in range(2))
-        return Probe(config, scale, seconds * max(evaluations, 1) / max(method.evaluations, 1))
+        return Probe(config, scale, seconds * times)
     except BenchError as error:
         return Probe(config, scale, float("nan"), str(error))
     except Exception as error:  # noqa: BLE001 -- a method's bug must not take the other methods down
@@ -97,14 +100,27 @@ def probe(config: MethodConfig, scale: int, dataset: Dataset, run: RunConfig) ->
         release_memory()
 
 
+def _first(run: RunConfig, dataset: Dataset, exact: Operator) -> tuple[Tensor, Tensor]:
+    """The first selected image [1, 3, H, W] that can be read, and its observation; ImageError where none can."""
+    failed: ImageError | None = None
+    for index in selected_images(run, dataset):
+        try:
+            hr, y = observe(dataset, index, exact, run.seed)
+        except ImageError as error:
+            failed = failed or error
+        else:
+            return hr[None], y[None]
+    assert failed is not None
+    raise failed
+
+
 def metric_seconds(names: Sequence[str], scale: int, dataset: Dataset, run: RunConfig) -> float:
     """Seconds that the metrics of one image with all its samples take."""
     device = torch.device(run.device)
     operator = dataset_operator(run, dataset, scale, device)
     undefined = not_applicable(names, operator)
     loaded = load_metrics([n for n in names if n not in undefined], device)
-    first = selected_images(run, dataset)[0]
-    hr, y = (t[None].to(device) for t in observe(dataset, first, operator.to("cpu", torch.float64), run.seed))
+    hr, y = (t.to(device) for t in _first(run, dataset, operator.to("cpu", torch.float64)))
     noise = Noise(0, ["probe"], range(run.n), device).normal(*hr.shape[1:])
     e = Evaluation(hr, y, operator.clip(hr[:, None] + 0.1 * noise), operator)
     evaluate(loaded, e)

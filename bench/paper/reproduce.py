@@ -36,7 +36,7 @@ from bench.report.figures import (
 )
 from bench.report.html.page import REPORT, write_report
 from bench.report.plots import write_plots
-from bench.report.tables import write_tables
+from bench.report.tables import row_title, write_tables
 from bench.run.cell import CellKey
 from bench.run.runner import Session, open_run
 from bench.run.samples import read_picture
@@ -159,7 +159,7 @@ def _entries(r: Reproduction, name: str, probes: Sequence[plan.Probe]) -> list[E
         taus = {"table2": r.table2_taus, "appendix": r.appendix_taus}.get(name, (r.table1_tau,))
         for tau in taus if facts.uses_tau else (None,):
             key = CellKey(p.config.label, p.scale, tau)
-            entries.append(Entry(key, p.config.name, facts.title, p.reason))
+            entries.append(Entry(key, p.config.name, row_title(facts.title, p.config.name, p.config.label), p.reason))
     return entries
 
 
@@ -278,7 +278,8 @@ def _picture_rows(
             if p.reason or scale not in (None, p.scale) or (one_method and p.config.label != r.reference):
                 continue
             taus: tuple[float | None, ...] = r.figure5_taus if name == "figure5" else (r.table1_tau,)
-            label = f"x{p.scale}" if one_method else facts.title
+            title = row_title(facts.title, p.config.name, p.config.label)
+            label = f"x{p.scale}" if one_method else title
             rows += [(index, CellKey(p.config.label, p.scale, t), label) for t in (taus if facts.uses_tau else (None,))]
     return rows
 

@@ -236,7 +236,7 @@ def write_paper_table(run: RunDir, name: str, entries: Sequence[Entry], folder: 
     notes = list(dict.fromkeys(notes))
     lr_note = [EXACT_LR_PSNR] if "lr_psnr_exact" in names else []
     times = [TIMES, PAPER_TIMES] if "seconds" in names else []
-    own = [*times, *below_table(there, names, run.config)]
+    own = [_counts(there), *times, *below_table(there, names, run.config)]
     wrong = _about_impossible((e.key.scale, e.method, e.key.tau) for e in entries) if "apd_mse" in names else []
 
     views = {
@@ -265,6 +265,12 @@ def write_paper_table(run: RunDir, name: str, entries: Sequence[Entry], folder: 
     write_atomic(folder / f"{name}_published.csv", _published_csv(name, entries))
     write_atomic(folder / f"{name}_beside.csv", beside_paper(there, names, frame, name).to_csv(index=False))
     return "\n".join([_markdown(views["_beside"][0], names, "simple"), *([note] if note else []), *wrong, *notes])
+
+
+def _counts(there: Sequence[Row]) -> str:
+    """How many images and samples the figures are of; lines with fewer images are named elsewhere (`below_table`)."""
+    images, samples = (max((getattr(r, what) for r in there), default=0) for what in ("n_images", "n_samples"))
+    return f"{images} images, {samples} samples of each." if there else ""
 
 
 def _position(there: list[Row]) -> dict[CellKey, int]:

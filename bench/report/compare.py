@@ -7,6 +7,7 @@ gives the table, `pair_runs` what it is made of: the values of both runs by imag
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 import pandas as pd
 from tabulate import tabulate
 
+from bench.data import datasets
 from bench.errors import BenchError, near_matches
 from bench.metrics import MetricFacts, better_at, column, metric_facts
 from bench.report.notes import residual_of_noise
@@ -40,6 +42,7 @@ class Pair:
         first, second: the row in each.
         ids: names of the images that both have with the same content, by the order of the first run.
         unmatched: how many images only one of them has, or has with another content.
+        gone: numbers of images that the first has and the second lacks, though it was asked for them: they failed.
 
     """
 
@@ -47,6 +50,7 @@ class Pair:
     second: Row
     ids: pd.DataFrame
     unmatched: int
+    gone: frozenset[int] = frozenset()
 
     def values(self, metric: str) -> pd.DataFrame:
         """Values of a metric by image, in the units of tables.
@@ -73,12 +77,14 @@ class Pairs:
         rows: by scale and the first run's order of methods.
         metrics: names of the metrics that both have, in the first run's order.
         notes: sentences on what only one of them has.
+        gone: rows that the first has and the second lacks, though it was asked for them: they failed.
 
     """
 
     rows: list[Pair]
     metrics: list[str]
     notes: list[str]
+    gone: list[str]
 
 
 def pair_runs(first: RunDir, second: RunDir) -> Pairs:
@@ -100,7 +106,7 @@ def pair_runs(first: RunDir, second: RunDir) -> Pairs:
             "settings of the other."
         )
     others = {row.cell.key: row for row in rows_b}
-    pairs = [_pair(row, others[row.cell.key]) for row in rows_a if row.cell.key in others]
+    pairs = [_pair(row, others[row.cell.key], second.config) for row in rows_a if row.cell.key in others]
     if not pairs:
         had, has = (", ".join(r.cell.key.folder for r in rows) for rows in (rows_a, rows_b))
         raise BenchError(
@@ -117,7 +123,17 @@ def pair_runs(first: RunDir, second: RunDir) -> Pairs:
             f"{first.path} and {second.path} cannot be compared: no metric is in both; python -m bench measure adds "
             "metrics to a run."
         )
-    return Pairs(pairs, names, _notes(first, second, sides, pairs))
+    gone = [r.cell.key.folder for r in rows_a if r.cell.key not in others and _asked_for(r.cell.key, second.config)]
+    return Pairs(pairs, names, _notes(first, second, sides, pairs), gone)
+
+
+def _asked_for(key: CellKey, config: Mapping[str, Any]) -> bool:
+    """Whether a run should have a row."""
+    return (
+        key.label in config["methods"]
+        and key.scale in config["scale"]
+        and (key.tau is None or key.tau in (config["tau"] or ()))
+    )
 
 
 def _shared(cell: Cell) -> dict[str, Any]:
@@ -129,11 +145,22 @@ def _shared(cell: Cell) -> dict[str, Any]:
     return shared
 
 
-def _pair(a: Row, b: Row) -> Pair:
+def _pair(a: Row, b: Row, config: Mapping[str, Any]) -> Pair:
     left, right = (r.cell.read("images")[["index", "image", "content"]] for r in (a, b))
     both = left.merge(right, on=["image", "content"], suffixes=("", "_second")).drop_duplicates("image")
     ids = both[["index", "image", "index_second"]].reset_index(drop=True)
-    return Pair(a, b, ids, len(left) + len(right) - 2 * len(ids))
+    here = left[~left["index"].isin(right["index"]) & ~left["image"].isin(right["image"])]["index"]
+    gone = frozenset(int(i) for i in here if int(i) in _chosen(config))
+    return Pair(a, b, ids, len(left) + len(right) - 2 * len(ids), gone)
+
+
+def _chosen(config: Mapping[str, Any]) -> range:
+    """The images that a run was asked for, by its record; of a dataset that is longer than the run knows, more."""
+    first, last = config.get("images") or (0, None)
+    name = str(config["dataset"]["name"])
+    default = datasets.facts(name).default_limit if name in datasets.names() and not config.get("images") else None
+    limit = config.get("limit") or default
+    return range(first, min(n for n in (sys.maxsize, last, limit and first + limit) if n is not None))
 
 
 def _notes(
@@ -204,6 +231,7 @@ def _compared(pair: Pair, name: str) -> tuple[dict[str, Any], pd.Series]:
         return record | _figures(a, b, Estimate(b - a, np.nan, np.nan), 0, 0), pd.Series(dtype=float)
     values = pair.values(name).set_index("image")
     lost = int((values["first"].notna() & values["second"].isna()).sum())
+    lost += int(pair.first.values[name].reindex(sorted(pair.gone)).notna().sum())
     values = values.dropna()
     estimate, n = paired_difference(values["second"].to_numpy(), values["first"].to_numpy())
     a, b = float(values["first"].mean()), float(values["second"].mean())
@@ -284,13 +312,14 @@ def comparison_text(frame: pd.DataFrame) -> str:
     return tabulate(lines, headers=heads, tablefmt="simple", disable_numparse=True)
 
 
-def worse_text(frame: pd.DataFrame) -> str:
-    """One sentence that names what is worse in a `judged` comparison, "" for nothing."""
+def worse_text(frame: pd.DataFrame, gone: Sequence[str] = ()) -> str:
+    """One sentence that names what is worse in a `judged` comparison, or `gone` (`Pairs`); "" for nothing."""
+    missing = f"Asked for, and not in the second run: {', '.join(gone)}." if gone else ""
     found = []
     for row in frame[frame["worse"]].to_dict("records"):
         key = CellKey(row["method"], row["scale"], None if np.isnan(row["tau"]) else row["tau"])
         found.append(f"{row['name']} of {key.folder}")
     if not found:
-        return ""
+        return missing
     what = "1 figure is worse than its" if len(found) == 1 else f"{len(found)} figures are worse than their"
-    return f"{what} tolerance: {', '.join(found)}."
+    return f"{what} tolerance: {', '.join(found)}. {missing}".strip()

@@ -31,8 +31,8 @@ from bench.report.schema import (
     RowEntry,
     StatisticFigure,
 )
-from bench.report.stats import mean_interval
-from bench.report.tables import Row
+from bench.report.stats import mean_interval, median_range
+from bench.report.tables import Row, is_time
 from bench.report.truth import TruthRow, read_truth
 from bench.run.cell import Cell
 from bench.run.store import RunDir
@@ -134,7 +134,7 @@ def _row(found: TruthRow, names: list[str]) -> RowEntry:
 
 def _figure(row: Row, name: str) -> Figure:
     values = row.values[name].to_numpy(dtype=float)
-    estimate = mean_interval(values)
+    estimate = median_range(values) if is_time(name) else mean_interval(values)
     return Figure(
         mean=_number(estimate.mean), lo=_number(estimate.lo), hi=_number(estimate.hi), n=int((~np.isnan(values)).sum())
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from bench.metrics import MetricFacts, better_at, column, metric_facts, right_residual, too_small
+from bench.metrics import PSNR_FLOOR, MetricFacts, better_at, column, metric_facts, right_residual, too_small
 from bench.run.cell import FAILED
 
 if TYPE_CHECKING:
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 IMPOSSIBLE = "†"
 """What marks a row or a figure that cannot be right."""
-PSNR_FLOOR = 1e-8
-"""What piq adds to the mean square error of a PSNR."""
 SLACK = 1e-3
 """Relative: float32, and the PSNR's floor."""
 ROUNDING = (
     "LR-PSNR is of samples rounded to 8 bits, which limits it to about 72.0 dB at x4 and 76.3 dB at x8 on average."
 )
+HIDES_ROUNDING = 0.003
+"""Noise from which on rounding moves LR-PSNR by less than 0.05 dB."""
 INTERVAL = re.compile(r"[\[(](-?[\d.]+|-inf), (-?[\d.]+|inf)[\])]|>=? (?P<least>-?[\d.]+)")
 """How a range begins: "[0, 1]" or ">= 0"."""
 
@@ -122,16 +122,16 @@ def _reason(name: str, computed: set[str], size: int | None) -> str:
 
 
 def left_out(rows: Sequence[Row], names: Sequence[str]) -> str:
-    """Say what means leave out and why, "" where they leave out nothing."""
+    """Say what means leave out and why, "" where they leave out nothing of the images that some row of a scale has."""
     where: dict[str, list[str]] = {}
     for name in names:
         for row in rows:
             for reason, what in row.missing.get(name, {}).items():
                 where.setdefault(f"{column(name)} of {what} ({reason})", []).append(row.heading)
     for row in rows:
-        most = max(r.n_images for r in rows if r.cell.key.scale == row.cell.key.scale)
-        if row.n_images < most:
-            text = f"{most - row.n_images} of {_images(most)} (no rows: see failures.jsonl, or not run yet)"
+        every = set().union(*(r.mse.index for r in rows if r.cell.key.scale == row.cell.key.scale))
+        if lacking := len(every - set(row.mse.index)):
+            text = f"{lacking} of {_images(len(every))} (no rows: see failures.jsonl, or not run yet)"
             where.setdefault(text, []).append(row.heading)
     texts = [f"{what}: {'all rows' if len(of) == len(rows) else '; '.join(of)}" for what, of in where.items()]
     return f"Left out of means: {'. '.join(texts)}." if texts else ""
@@ -179,7 +179,7 @@ def residual_of_noise(rows: Sequence[Row], names: Sequence[str]) -> str:
 
 def below_table(rows: Sequence[Row], names: Sequence[str], config: Mapping[str, Any]) -> list[str]:
     """Sentences below a table: its images, what its means leave out, and what cannot be right."""
-    exact = any(r.operator == "bicubic" and not r.sigma for r in rows)
+    exact = any(r.operator == "bicubic" and r.sigma < HIDES_ROUNDING for r in rows)
     limited = "lr_psnr" in names and config.get("quantise", True) and exact
     rounding, apart = ROUNDING if limited else "", times_apart(rows, names)
     wrong = [f"{IMPOSSIBLE} {text}" for row in rows for text in impossible(row)]

@@ -28,7 +28,7 @@ COLUMNS = {
 
 
 class Figure(BaseModel):
-    """A mean over images (over repeats, for times) with its 95% interval; null where it is not defined."""
+    """A mean over images with its 95% interval; of times the median, least and most; null where not defined."""
 
     mean: float | None
     lo: float | None = Field(description="lower bound of the 95% interval, BCa bootstrap over images")

@@ -18,8 +18,8 @@ from tabulate import tabulate
 
 from bench.contract import cost_text
 from bench.files import write_atomic
-from bench.metrics import ARROWS, Better, MetricFacts, better_at, column, metric_facts, right_residual, unit
-from bench.report.notes import IMPOSSIBLE, PSNR_FLOOR, below_table, impossible, missing_values
+from bench.metrics import ARROWS, PSNR_FLOOR, Better, MetricFacts, better_at, column, metric_facts, right_residual, unit
+from bench.report.notes import IMPOSSIBLE, below_table, impossible, missing_values
 from bench.report.stats import holm, mean_interval, median_range, paired_difference, sign_flip_p
 from bench.run.store import Cell, RunDir
 
@@ -100,6 +100,11 @@ def operator_name(operator: Mapping[str, Any]) -> str:
     return " ".join([operator["name"], *settings])
 
 
+def row_title(title: str, method: str, label: str) -> str:
+    """Name of a row in tables: the method's, with the row's own where it has one, as in "DPS (dps_50)"."""
+    return title if method == label else f"{title} ({label})"
+
+
 def read_rows(run: RunDir) -> tuple[list[Row], list[str]]:
     """Read all cells of a run: rows by scale, then by the configuration's order of methods, then by temperature.
 
@@ -115,14 +120,17 @@ def read_rows(run: RunDir) -> tuple[list[Row], list[str]]:
         known = labels.index(cell.key.label) if cell.key.label in labels else len(labels)
         return cell.key.scale, known, cell.key.label, cell.key.tau or 0.0
 
-    first = (config.get("images") or [0])[0]
+    cells = sorted(run.cells(), key=order)
     apd_images = config.get("apd_images")
-    pairs_before = np.inf if apd_images is None else first + apd_images
+    pairs_before = np.inf
+    if apd_images is not None:  # the first of all images that are here, by whichever start
+        here = [int(least) for c in cells if not np.isnan(least := c.read("samples")["index"].min())]
+        pairs_before = min([(config.get("images") or [0])[0], *here]) + apd_images
     rows = []
-    for cell in sorted(run.cells(), key=order):
+    for cell in cells:
         facts, identity = cell.facts, cell.identity
         assert identity is not None
-        title = facts["title"] if facts["method"] == cell.key.label else f"{facts['title']} ({cell.key.label})"
+        title = row_title(facts["title"], facts["method"], cell.key.label)
         operator = identity["operator"]
         evaluations, backward = int(facts["evaluations"]), facts.get("backward_passes")
         samples, images = cell.read("samples"), cell.read("images").set_index("index")
@@ -341,11 +349,13 @@ def _ranks(rows: list[Row], frame: pd.DataFrame, name: str, scale: int, other: B
 
 
 def _indistinct(a: Row, b: Row, name: str) -> bool:
-    """Whether the interval of the paired difference of two rows contains zero, or is not known."""
+    """Whether the interval of the paired difference of two rows contains zero, or is not known of their images."""
     if is_time(name):
         one, other = (median_range(r.values[name].to_numpy(dtype=float)) for r in (a, b))
         return one.lo <= other.mean <= one.hi or other.lo <= one.mean <= other.hi
     x, y = a.values[name].align(b.values[name], join="inner")
+    if x.empty:
+        return False  # other images: the same rank would say that they are alike
     return not paired_difference(x.to_numpy(dtype=float), y.to_numpy(dtype=float))[0].excludes_zero
 
 

@@ -16,6 +16,7 @@ from bench.errors import BenchError
 from bench.files import write_atomic
 from bench.metrics.statistic import LEVEL, Conditions, Estimate, MeanStatistic, StatisticFacts, statistics
 from bench.metrics.truth import has_sklearn
+from bench.report.notes import left_out
 from bench.report.stats import holm
 from bench.report.tables import UNDEFINED, Row, escape, escape_markdown, observed_by, read_rows
 from bench.run.cell import Cell
@@ -54,6 +55,8 @@ Of `python -m scripts.truth_power --images 100 --n 5 --moved`, with sigma 0.05 a
 clipped too, as a photograph is. Projecting has sigma 0.05: without noise it moves nothing. The last three compare
 samples with the posterior, so that no truth is there to be rounded.
 """
+MOVED_SIGMA = 0.05
+"""The noise of `MOVED`. What rounding adds to a residual in dB is more where the noise is less."""
 NOT_MEASURED = "not measured"
 """How far a statistic moves that `MOVED` does not have, as of a perceptual distance: gaussians are no photographs."""
 NO_C2ST = "c2st is left out: scikit-learn is not installed (pip install 'diverse-sr-bench[truth]')."
@@ -217,8 +220,9 @@ def _ruled_out_alone(estimate: Estimate, facts: StatisticFacts) -> bool:
 def right_text(rows: Sequence[TruthRow], name: str) -> str:
     """The right value of a statistic, as the rows of a scale have it."""
     facts: StatisticFacts = statistics.facts(name)
-    known = [e.right for r in rows if (e := r.estimates.get(name)) is not None and not np.isnan(e.right)]
-    return format(known[0], facts.digits) if known else ""
+    known = sorted(e.right for r in rows if (e := r.estimates.get(name)) is not None and not np.isnan(e.right))
+    texts = list(dict.fromkeys(format(right, facts.digits) for right in known))
+    return " to ".join(texts[:: max(1, len(texts) - 1)])  # of other images, as a score's, it is another
 
 
 def _lines(rows: Sequence[TruthRow], names: Sequence[str]) -> list[tuple[int, list[list[str]]]]:
@@ -227,7 +231,7 @@ def _lines(rows: Sequence[TruthRow], names: Sequence[str]) -> list[tuple[int, li
     for scale, members in groupby(rows, key=lambda r: r.row.cell.key.scale):
         group = list(members)
         lines = [["right value", "", "", *(right_text(group, n) for n in names)]]
-        lines += [[f"{move} adds", "", "", *(_moved_text(n, move) for n in names)] for move in moves_of(group)]
+        lines += [[f"{move} adds", "", "", *(_moved_text(n, move, group) for n in names)] for move in moves_of(group)]
         for r in group:
             tau = "" if r.row.cell.key.tau is None else f"{r.row.cell.key.tau:g}"
             figures = [text_of(r.estimates.get(n), statistics.facts(n)) for n in names]
@@ -247,8 +251,8 @@ def moves_of(rows: Sequence[TruthRow]) -> list[str]:
     return [move for move, there in zip(MOVES, through, strict=True) if there]
 
 
-def _moved_text(name: str, move: str) -> str:
-    if name not in MOVED:
+def _moved_text(name: str, move: str, rows: Sequence[TruthRow]) -> str:
+    if name not in MOVED or (name == "lr_residual" and any(r.conditions.sigma not in (0, MOVED_SIGMA) for r in rows)):
         return NOT_MEASURED
     facts: StatisticFacts = statistics.facts(name)
     return format(MOVED[name][MOVES.index(move)], "+" + facts.digits)
@@ -304,7 +308,8 @@ def notes_of(rows: Sequence[TruthRow]) -> list[str]:
     moved = MOVED_NOTE if any(moves_of([r]) for r in rows) else ""
     absent = NO_C2ST if not has_sklearn() and any("c2st" in r.estimates for r in rows) else ""
     right = " ".join([NOTES[0], NOTES[1], *_exceptions(rows)])
-    return [text for text in (right, moved, absent, observed_by([r.row for r in rows])) if text]
+    table_rows = [r.row for r in rows]
+    return [text for text in (right, moved, absent, left_out(table_rows, []), observed_by(table_rows)) if text]
 
 
 def _exceptions(rows: Sequence[TruthRow]) -> list[str]:

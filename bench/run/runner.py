@@ -24,6 +24,7 @@ from bench.run.draw import say
 from bench.run.rows import Frames, frames, merged, union
 from bench.run.samples import ARRAY_BYTES, PNG_BYTES
 from bench.run.selection import cell_keys
+from bench.run.sources import changed_sources
 from bench.run.store import RunDir
 
 if TYPE_CHECKING:
@@ -110,7 +111,8 @@ class Session:
             directory.set_perceptual(asked, resolve_metrics(["perceptual"], kept or asked)[0][0])
         directory.add_environment(self._environment())
         directory.set_failures(self.failures)
-        for sentence in [*([notice] if notice else []), *self.computing.undefined.values()]:
+        edited = changed_sources(config, self.names, directory)
+        for sentence in [*(s for s in (notice, edited) if s), *self.computing.undefined.values()]:
             say(sentence)
 
     def close(self) -> None:

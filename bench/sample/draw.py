@@ -6,6 +6,7 @@ Of every image there is a folder with ``lr.png``, ``sample0.png`` and so on, ``m
 
 from __future__ import annotations
 
+import traceback
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -21,10 +22,10 @@ from bench.data import content_of
 from bench.data.folder import printable
 from bench.data.images import EXTENSIONS, list_images, read_rgb
 from bench.errors import BenchError, DiskError, ImageError
-from bench.files import disk_errors, read_json, write_json, write_png
+from bench.files import digest, disk_errors, read_json, write_atomic, write_json, write_png
 from bench.load import LoadedMethod, make_method
-from bench.machine import release_memory
-from bench.operators import make_operator, operator_kind
+from bench.machine import is_out_of_memory, release_memory
+from bench.operators import make_operator, operator_kind, operators
 from bench.report.figures import deviation_map
 from bench.run.draw import Sampler, finite_images, observe_pixels, say, to_image
 from bench.run.identity import as_json, differences, hashes
@@ -91,6 +92,8 @@ def sample_images(config: SampleConfig) -> Outcome:
 
     """
     facts = make_method(config.method).facts
+    if not operators.facts(str(config.operator["name"])).scaled:
+        config = config.model_copy(update={"scale": 1})  # whatever is asked for, as in a run
     if config.scale is not None:
         kind, sigma = operator_kind(config.operator, config.scale), float(config.operator.get("sigma", 0.0))
         if reason := facts.refuses(kind, config.scale, sigma):
@@ -114,9 +117,20 @@ def sample_images(config: SampleConfig) -> Outcome:
                     raise
                 except BenchError as error:
                     failed[source.name] = str(error)
+                except Exception as error:  # noqa: BLE001 -- a method's bug must not cost the other images
+                    failed[source.name] = f"{source.name}: {_reason(error, config, source)}"
             del loaded
             release_memory()
     return Outcome([config.out / s.folder for s in sources if s.name not in failed], failed)
+
+
+def _reason(error: Exception, config: SampleConfig, source: Source) -> str:
+    """One sentence for what a method raised, with the place of its traceback."""
+    if is_out_of_memory(error):
+        return f"one sample does not fit into the memory of {config.device}: use compute.rows=1, or a smaller image."
+    report = config.out / "errors" / f"{digest(source.name)[:8]}.txt"
+    write_atomic(report, traceback.format_exc())
+    return f"{type(error).__name__}: {' '.join(str(error).split())} (traceback in {report})."
 
 
 def _read(config: SampleConfig, source: Source) -> Fitted:

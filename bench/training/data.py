@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,8 +18,8 @@ from tqdm import tqdm
 
 from bench.data import Dataset
 from bench.data.splits import train_and_val
-from bench.errors import BenchError, ImageError
-from bench.files import cache_dir, digest, file_identity, replacing, sha256, write_atomic
+from bench.errors import BenchError, DiskError, ImageError
+from bench.files import cache_dir, digest, disk_errors, file_identity, replacing, sha256, write_atomic
 
 CHUNK = 32
 
@@ -73,15 +74,27 @@ def _kept(dataset: Dataset, name: str, most: int) -> Pool:
     if dataset.mixture is not None:
         return Pool(Drawn(dataset, len(numbers)), dataset.fingerprint(numbers))
     path = cache_dir() / "pools" / f"{name}-{dataset.size}-{dataset.fingerprint(numbers)[:16]}.npy"
-    if (known := _known(path)) is None:
+    known = _known(path) or _make(path, dataset, len(numbers))
+    return Pool(np.load(path, mmap_mode="r"), known)
+
+
+def _make(path: Path, dataset: Dataset, count: int) -> str:
+    """Write a pool, unless another process does, which is waited for; return its hash."""
+    from filelock import FileLock
+
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{path}.lock"):
+        if known := _known(path):
+            return known
         with replacing(path) as temporary:
             dtype = np.float32 if dataset.range is None else np.uint8
-            array = np.lib.format.open_memmap(temporary, "w+", dtype, (len(numbers), dataset.size, dataset.size, 3))
+            array = np.lib.format.open_memmap(temporary, "w+", dtype, (count, dataset.size, dataset.size, 3))
             _fill(array, dataset)
             array.flush()
-            write_atomic(_beside(path), sha256(temporary))  # before the pool: one without a hash is none
-        known = _sealed(path, _beside(path).read_text())
-    return Pool(np.load(path, mmap_mode="r"), known)
+            made = sha256(temporary)
+            write_atomic(_beside(path), made)  # before the pool: one without a hash is none
+        return _sealed(path, made)
 
 
 def _beside(path: Path) -> Path:
@@ -104,8 +117,9 @@ def _known(path: Path) -> str | None:
 
 
 def _sealed(path: Path, noted: str) -> str:
-    """Note that a pool has a hash, as a file."""
-    write_atomic(_beside(path), f"{noted}\n{_seal(path, noted)}")
+    """Note that a pool has a hash, as a file; where nothing can be noted it is hashed again the next time."""
+    with suppress(DiskError):
+        write_atomic(_beside(path), f"{noted}\n{_seal(path, noted)}")
     return noted
 
 

@@ -275,3 +275,12 @@ def test_a_missing_setting() -> None:
 
 def test_values_as_on_the_command_line() -> None:
     assert written([4, None, True, "a", 2e-4, {"b": [1]}]) == "[4,null,true,a,0.0002,{b: [1]}]"
+
+
+def test_groups_of_free_names_are_given_whole() -> None:
+    """As the docs write them, without +."""
+    words = ["launch=slurm", "launch.workers=2", "launch.cpus=1", "launch.options={partition: gpu, account: faces}"]
+    assert read_config(compose("run", words)).launch.options == {"partition": "gpu", "account": "faces"}
+    words = ["methods=[deepinv_sampler]", "methods.deepinv_sampler.options={zeta: 0.25, lambda_: 2}"]
+    parameters = read_config(compose("run", words)).methods[0].parameters
+    assert parameters["options"] == {"zeta": 0.25, "lambda_": 2}

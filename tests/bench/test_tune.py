@@ -14,6 +14,8 @@ from bench.cli import main
 from bench.config import compose, read_tune
 from bench.contract import Facts, Method, Noise, methods, register_method
 from bench.errors import BenchError
+from bench.report.tables import read_rows
+from bench.run.store import RunDir
 
 CALLS: list[tuple[float, str]] = []
 QUICK = ["device=cpu", "limit=3", "n=1", "metrics=[psnr]", "metric=psnr"]
@@ -62,6 +64,31 @@ def test_the_best_is_a_settings_line(grey: Path, capsys: pytest.CaptureFixture[s
     for suffix in ("png", "pdf"):
         assert (grey / "out" / f"tune.{suffix}").stat().st_size > 1000
     assert {i.partition("-")[0] for _, i in CALLS} == {"val"}  # never an image of the test split
+
+
+def test_a_setting_that_fails_on_an_image_is_not_the_best(grey: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its mean is over the images that it could do: here over the one that is nearest to it."""
+
+    class Frail(methods.get("grey")):  # type: ignore[misc]
+        def draw(self, y: Tensor, n: int, tau: float | None, noise: Noise) -> Tensor:
+            x = super().draw(y, n, tau, noise)
+            if self.level == 0.5:
+                x[[i != easy for i in noise.ids]] = torch.nan
+            return x
+
+    assert tune(grey, "grid.level=[0.45,0.5]", "tau=1", f"out={grey / 'whole'}") == 0
+    rows = {r.cell.identity["settings"]["level"]: r for r in read_rows(RunDir(grey / "whole"))[0] if r.cell.identity}
+    easy = rows[0.5].cell.read("images").set_index("index")["image"][rows[0.5].values["psnr"].idxmax()]
+    methods._items["grey"] = Frail
+    assert tune(grey, "grid.level=[0.45,0.5]", "tau=1") == 1
+    said = capsys.readouterr()
+    frame = pd.read_csv(grey / "out" / "tune.csv").set_index("level")
+    assert frame["n_images"].tolist() == [3, 1]
+    assert frame.loc[0.45, "best"]
+    assert "(of 1 of 3 images)" in said.out
+    assert "best of 1 by psnr on 3 validation images" in said.out
+    assert "1 others have no value on some of these images" in said.out
+    assert "failed and are left out" in said.err
 
 
 def test_a_wider_grid_goes_on(grey: Path) -> None:

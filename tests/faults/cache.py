@@ -80,6 +80,8 @@ def downloads(campaign: Campaign, outcome: Outcome, url: str, damaged: Path, rng
             if ended.code == 0:
                 break
             if ended.sentence is None:
+                if start:  # the first one's is noted above
+                    outcome.wrong.append(f"started again: {ended.text[-400:]}")
                 return
             campaign.obey(ended.sentence, folder)
         if not (folder / f"{name}.pt").exists() or (folder / f"{name}.pt").read_bytes() != CONTENT:

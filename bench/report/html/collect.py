@@ -94,11 +94,13 @@ def collect(runs: Sequence[RunDir]) -> Collected:
     shown: list[dict[str, Any]] = []
     statistic_names: list[str] = []
     labels = run_names(runs)
-    for number, run in enumerate(runs):
-        rows, metrics = read_rows(run)
+    read = [read_rows(run) for run in runs]
+    # of all runs together: a metric that one of them cannot rank has no rank on the page
+    better = directions([row for rows, _ in read for row in rows], list(dict.fromkeys(n for _, m in read for n in m)))
+    for number, (run, (rows, metrics)) in enumerate(zip(runs, read, strict=True)):
         truths, known = read_truth(run)
         frame = summarise(rows, metrics)
-        ranks = ranks_of_scales(rows, metrics, frame)
+        ranks = ranks_of_scales(rows, metrics, frame, better)
         names += [n for n in metrics if n not in names]
         statistic_names += [n for n in known if n not in statistic_names]
         for i, (row, truth) in enumerate(zip(rows, truths, strict=True)):
@@ -111,7 +113,6 @@ def collect(runs: Sequence[RunDir]) -> Collected:
     number_of = {key: i for i, key in enumerate(found.images)}
     for record, entry in zip(shown, found.entries, strict=True):
         record["values"] = _values(entry, names, number_of)
-    better = directions([e.row for e in found.entries], names)
     first = {key: index for e in reversed(found.entries) for index, key in e.images.items()}
     found.content = {
         "runs": records,

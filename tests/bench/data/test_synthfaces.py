@@ -1,4 +1,5 @@
 import time
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -31,6 +32,21 @@ def test_images_do_not_depend_on_what_is_rendered_beside_them(size: int) -> None
     for batch in (16, 7, 2):
         beside = [dataset.load_many(range(i, min(i + batch, 16))) for i in range(0, 16, batch)]
         assert np.array_equal(np.concatenate(beside), alone)
+
+
+def test_a_batch_is_rendered_in_parts_that_fit_into_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = make_dataset({"name": "synthfaces", "size": 64})
+    whole = dataset.load_many(range(5))
+    sizes: list[int] = []
+
+    def counted(indices: Sequence[int], size: int) -> torch.Tensor:
+        sizes.append(len(indices))
+        return render(indices, size)
+
+    monkeypatch.setattr("bench.data.synthfaces.TOGETHER", 2 * 64**2)
+    monkeypatch.setattr("bench.data.synthfaces.renderer.render", counted)
+    assert np.array_equal(dataset.load_many(range(5)), whole)
+    assert sizes == [2, 2, 1]
 
 
 def test_resolutions_show_the_same_scene() -> None:

@@ -70,6 +70,7 @@ def test_lr_psnr_exact_is_of_the_samples_before_clipping_and_rounding(evaluation
 def test_with_noise_the_truth_has_the_right_lr_psnr_and_no_more(name: str) -> None:
     """A perfect sample is as far from y as the truth: by the noise, 26.02 dB at sigma 0.05."""
     assert right_residual(0.05) == pytest.approx(26.0206, abs=1e-4)
+    assert right_residual(1e-5) == pytest.approx(10 * np.log10(1 / (1e-10 + 1e-8)))  # piq's PSNR is 80 dB at most
     assert np.isnan(right_residual(0.0))
     assert (better_at(name, 0.0), better_at(name, 0.05), better_at("psnr", 0.05)) == ("higher", "neither", "higher")
     operator = make_operator({"name": "bicubic", "sigma": 0.05}, 2, 64, range=None)

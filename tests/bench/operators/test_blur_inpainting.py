@@ -119,6 +119,13 @@ def test_a_run_of_inpainting_has_one_scale_whatever_is_asked_for() -> None:
     assert config.directory == read_config(compose("run", [*words, "scale=8"])).directory
 
 
+def test_a_scale_of_inpainting_is_a_scale_nevertheless() -> None:
+    for nonsense in ("banana", "0", "[]"):
+        with pytest.raises(BenchError, match="scale"):
+            read_config(compose("run", ["methods=[ddnm]", "operator=inpainting", f"scale={nonsense}"]))
+    assert read_config(compose("run", ["methods=[ddnm]", "operator=inpainting", "scale=[1]"])).scales == (1,)
+
+
 def test_inpainting_has_the_images_size_and_ignores_the_scale() -> None:
     operator = make_operator({"name": "inpainting", "sigma": 0.1}, 8, 32)
     assert (operator.scale, operator.low_size) == (1, (32, 32))

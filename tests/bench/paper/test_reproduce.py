@@ -177,6 +177,26 @@ def test_chosen_images() -> None:
         _chosen_images(dataset, ["x"], 1)
 
 
+def test_a_first_image_that_cannot_be_read_costs_itself_alone(
+    image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (image_folder / "0.png").write_bytes(b"no image")
+    words = ["dataset=folder", f"dataset.path={image_folder}", "dataset.size=64", "methods=[bicubic]", "scale=4",
+             "n=2", "metrics=[psnr]", "statistics=false", "device=cpu", f"out={tmp_path / 'out'}"]  # fmt: skip
+    assert main(["reproduce", "table1", *words]) == 1  # reference=cvdvae is not needed for this
+    assert pd.read_csv(tmp_path / "out" / "paper" / "table1.csv")["psnr"].notna().all()
+    assert "3 images, 1 samples of each." in (tmp_path / "out" / "paper" / "table1.md").read_text()
+    assert main(["reproduce", "table2", *words]) == 1
+    assert "reference=cvdvae is not among the methods bicubic: add reference=NAME" in capsys.readouterr().err
+
+
+def test_rows_of_one_method_are_told_apart(tmp_path: Path) -> None:
+    words = ["methods=[bicubic]", "variants={second: {method: bicubic}}", "limit=1", "metrics=[psnr]", "n=1"]
+    main(["reproduce", "table1", "dataset=synthfaces", "scale=4", "device=cpu", *words, f"out={tmp_path}"])
+    text = (tmp_path / "paper" / "table1.md").read_text()
+    assert "Bicubic (second)" in text
+
+
 def test_the_plan_only_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert reproduce("table1", tmp_path, "plan=true") == 0
     assert "to do" in capsys.readouterr().out
@@ -201,7 +221,7 @@ def test_without_the_dataset(
         (["figure2", "dataset=synthfaces"], "nothing to compute"),
         (["tabel1", "dataset=synthfaces"], "Did you mean 'table1'"),
         ([], "reproduce needs a part"),
-        (["table1", "dataset=synthfaces", "reference=nothing"], "reference=nothing is not among the methods"),
+        (["table2", "dataset=synthfaces", "reference=nothing"], "reference=nothing is not among the methods"),
         (["table1", "dataset=synthfaces", "tau=[0.1,0.8]"], "tau takes one value"),
     ],
 )

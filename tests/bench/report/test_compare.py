@@ -22,6 +22,7 @@ from bench.report.compare import (
     last_digit,
     pair_runs,
     table_of,
+    worse_text,
 )
 from bench.run.cell import CellKey
 from bench.run.store import RunDir
@@ -35,7 +36,8 @@ def make(
 ) -> RunDir:
     """A run of one method with two samples of each image, whose PSNRs are 1 dB around that of the image."""
     run = RunDir(path)
-    write_atomic(path / "config.yaml", f"methods: {{good: {{}}}}\nmetrics: {METRICS}\n")
+    asked = f"scale: [{scale}]\ntau: [{tau or 1.0}]\nimages: null\nlimit: null\ndataset: {{name: folder}}\n"
+    write_atomic(path / "config.yaml", f"methods: {{good: {{}}}}\nmetrics: {METRICS}\n{asked}")
     cell = run.cell(CellKey("good", scale, tau))
     rows = pd.DataFrame({"index": range(len(psnr)), "image": list(psnr)})
     samples = rows.loc[rows.index.repeat(2)].reset_index(drop=True)
@@ -152,6 +154,38 @@ def test_a_figure_is_worse_beyond_its_tolerance(
 def test_a_value_that_is_lost_is_worse(tmp_path: Path) -> None:
     frame = judged(compare_runs(make(tmp_path / "first"), make(tmp_path / "second", PSNR | {"b": np.nan})), {"psnr": 9})
     assert frame.loc[0, ["lost", "n_images", "worse"]].tolist() == [1, 4, True]
+
+
+@pytest.mark.parametrize(
+    ("asked", "lost"), [("limit: null", 1), ("limit: 3", 1), ("images: [1, 5]", 1), ("limit: 1", 0)]
+)
+def test_an_image_that_fails_in_the_second_run_is_lost(asked: str, lost: int, tmp_path: Path) -> None:
+    second = make(tmp_path / "second")
+    cell = second.cell(CellKey("good", 8, 0.8))
+    for kind in ("samples", "images"):
+        frame = cell.read(kind)
+        frame[frame["image"] != "b"].to_parquet(cell.parts / f"000000.{kind}.parquet")
+    key = asked.partition(":")[0]
+    path = second.path / "config.yaml"
+    path.write_text(path.read_text().replace(f"{key}: null", asked))
+    pairs = pair_runs(make(tmp_path / "first"), second)
+    frame = judged(table_of(pairs), {})
+    assert frame["lost"].tolist() == [lost, lost, 0]
+    assert bool(worse_text(frame, pairs.gone)) == bool(lost)
+
+
+def test_a_row_that_fails_in_the_second_run_is_lost(tmp_path: Path) -> None:
+    first, second = make(tmp_path / "first"), make(tmp_path / "second")
+    shutil.copytree(first.cell(CellKey("good", 8, 0.8)).folder, first.cell(CellKey("good", 4, 0.8)).folder)
+    pairs = pair_runs(first, second)
+    assert pairs.gone == []  # the second run was not asked for it
+    path = second.path / "config.yaml"
+    path.write_text(path.read_text().replace("scale: [8]", "scale: [4, 8]"))
+    pairs = pair_runs(first, second)
+    assert pairs.gone == ["good_x4_tau0.8"]
+    assert (
+        worse_text(judged(table_of(pairs), {}), pairs.gone) == "Asked for, and not in the second run: good_x4_tau0.8."
+    )
 
 
 @pytest.mark.parametrize(("tolerance", "worse"), [({}, False), ({"apd_mse": 4}, True), ({"apd_mse": 6}, False)])

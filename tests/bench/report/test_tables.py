@@ -127,6 +127,35 @@ def test_the_apd_may_be_of_the_first_images_only(directory: RunDir) -> None:
     assert table.loc["odd", "psnr"] == 28.0  # the others are of all images
 
 
+def test_the_first_images_of_the_apd_are_those_of_all_starts(directory: RunDir) -> None:
+    """A later start with images=10: has not moved the first images of the rows that were there."""
+    config = (directory.path / "config.yaml").read_text()
+    (directory.path / "config.yaml").write_text(config + "apd_images: 2\nimages: [10, null]\n")
+    table = summarise(*read_rows(directory)).set_index("method")
+    assert table.loc["odd", "apd_mse_e4_n"] == 2
+
+
+def test_rows_of_other_images_are_said_to_be_and_share_no_rank(directory: RunDir) -> None:
+    odd = CellKey("odd", 8, None)
+
+    def move(by: int) -> None:
+        cell = directory.cell(odd)
+        cell.compact()
+        for kind, frame in {kind: cell.read(kind) for kind in ("samples", "images")}.items():
+            frame.assign(index=frame["index"] + by).to_parquet(cell.folder / f"{kind}.parquet", index=False)
+
+    move(2)  # images 2 to 5 instead of 0 to 3
+    write_tables(directory)
+    text = (directory.path / "table.md").read_text()
+    assert "2 of 6 images (no rows: see failures.jsonl, or not run yet): all rows" in text
+    move(8)
+    change(directory, odd, "samples", psnr=20.0)
+    write_tables(directory)
+    latex = (directory.path / "table.tex").read_text()
+    assert r"\textbf{28.00}" in latex
+    assert r"\textbf{20.00}" not in latex
+
+
 def test_csv_has_the_papers_columns_and_bounds(directory: RunDir) -> None:
     write_tables(directory)
     frame = pd.read_csv(directory.path / "table.csv")

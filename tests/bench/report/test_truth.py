@@ -26,6 +26,7 @@ from bench.report.truth import (
     moves_of,
     notes_of,
     read_truth,
+    right_text,
     ruled_out,
     scores_of,
     text_of,
@@ -110,6 +111,34 @@ def test_right_values_are_left_out_at_another_temperature(
     cell = rows[0].row.cell
     cell.key = CellKey(cell.key.label, cell.key.scale, 0.8)
     assert applies(cell) == "tau 0.8"
+
+
+def test_right_values_of_other_images_are_a_range_and_the_images_are_counted(directory: RunDir) -> None:
+    rows = read_truth(directory, ["energy"])[0]
+    e = rows[0].estimates["energy"]
+    other = replace(rows[1], estimates={"energy": replace(e, right=e.right + 1)})
+    assert right_text([rows[0], rows[0]], "energy") == f"{e.right:.2f}"
+    assert right_text([rows[0], other], "energy") == f"{e.right:.2f} to {e.right + 1:.2f}"
+    fewer = replace(rows[1], row=replace(rows[1].row, mse=rows[1].row.mse.iloc[:4]))
+    assert any("2 of 6 images" in note and fewer.row.heading in note for note in notes_of([rows[0], fewer]))
+    assert not any("of 6 images" in note for note in notes_of(rows))
+
+
+@pytest.mark.parametrize("sigma", [0.05, 1e-3, 1e-5])
+def test_the_right_residual_is_that_of_exact_noise(sigma: float) -> None:
+    statistic = statistics.get("lr_residual")()
+    means = np.array([sigma**2, 1.0])
+    conditions = Conditions(n=2, sigma=sigma)
+    assert statistic.right(means, conditions) == pytest.approx(float(statistic.aggregate(means, conditions)))
+
+
+def test_what_rounding_adds_to_a_residual_is_known_for_one_noise(directory: RunDir) -> None:
+    row = read_truth(directory)[0][0]
+    moved = replace(row, applies="rounded")
+    other = replace(moved, conditions=replace(row.conditions, sigma=1e-3))
+    assert "not measured" not in markdown([moved], ["lr_residual"])
+    assert "not measured" in markdown([other], ["lr_residual"])
+    assert "not measured" not in markdown([other], ["crps"])
 
 
 def test_rounded_samples_are_said_to_be(configure: Callable[..., RunConfig]) -> None:

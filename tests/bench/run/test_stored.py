@@ -16,6 +16,7 @@ from bench.config import MethodConfig, RunConfig
 from bench.contract import Facts, methods, register_method
 from bench.data import DataFacts, Dataset, datasets, register_dataset
 from bench.errors import BenchError
+from bench.files import sha256
 from bench.metrics.distortion import Ssim
 from bench.network import NetworkMethod
 from bench.operators.bicubic import enlarge
@@ -32,6 +33,29 @@ def table(directory: RunDir) -> pd.DataFrame:
 
 
 # weights, settings, versions
+
+
+def test_a_source_that_changed_is_said(
+    configure: Configure, add, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(add(Noisy, configure("limit=1")))
+    run(add(Noisy, configure("limit=2")))
+    assert "The source of" not in capsys.readouterr().err
+    edited = {"noisy.py": "1" * 64, "distortion.py": "2" * 64, "bicubic.py": "3" * 64}
+    monkeypatch.setattr("bench.run.sources.sha256", lambda path: edited.get(path.name, sha256(path)))
+    for _ in range(2):  # as long as the old rows are there
+        run(add(Noisy, configure("limit=2")))
+        said = capsys.readouterr().err
+        assert "The source of method misfit and operator bicubic and metric psnr has changed since the first" in said
+        assert "use another out=DIR, or raise the method's version" in said
+
+    class Raised(Noisy):
+        facts = Facts(title="Noisy", version=2)
+
+    methods._items.pop("misfit")
+    for _ in range(2):
+        run(add(Raised, configure("limit=1", "stale=recompute")))
+        assert "The source of" not in capsys.readouterr().err
 
 
 @pytest.fixture
@@ -482,6 +506,7 @@ def test_old_directories_are_refused(configure: Configure, tmp_path: Path) -> No
 def test_lr_psnr_exact_needs_samples_that_are_not_kept(configure: Configure, tmp_path: Path) -> None:
     """It is of what the method returned: it is computed while sampling, or after sampling again."""
     more = ["metrics=[psnr,lr_psnr,lr_psnr_exact]", "methods=[cvdvae]", "limit=2", "n=2"]
+    more += ["methods.cvdvae.compute.rows=2"]  # `auto` measures, and may choose another for each directory
     together, complete = run(configure(*more, f"out={tmp_path / 'together'}"))
     assert complete
     key = CellKey("cvdvae", 8, 0.8)

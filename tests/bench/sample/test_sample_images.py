@@ -129,6 +129,37 @@ def test_a_folder_is_gone_through_and_goes_on(grainy, tmp_path: Path, capfd: pyt
     assert f"{out} holds samples of something else: tau was 0.8, is 0.5: use another out=DIR" in capfd.readouterr().err
 
 
+def test_a_bug_of_the_method_costs_its_image_alone(grainy, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    photos = tmp_path / "photos"
+    for name in ("a.png", "b.png", "c.png"):
+        save(photos / name, 12, 10)
+    good = grainy.draw
+
+    def bad(self, *arguments):
+        if type(self).calls == 1:
+            type(self).calls += 1
+            raise IndexError("no such\nplace")
+        return good(self, *arguments)
+
+    grainy.draw = bad
+    out = tmp_path / "out"
+    sample("grainy", photos, "scale=2", "n=2", f"out={out}", "--config-dir", tmp_path / "own", code=1)
+    said = capfd.readouterr().err
+    assert f"b.png: IndexError: no such place (traceback in {out / 'errors'}" in said
+    assert "Traceback" not in said
+    assert "in bad" in next((out / "errors").iterdir()).read_text()
+    assert sorted(p.parent.name for p in out.rglob("done.json")) == ["a", "c"]
+    assert "no such place" in (out / "index.html").read_text()
+
+
+def test_an_operator_that_keeps_the_size_has_no_scale(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    photo = save(tmp_path / "photo.png", 64)
+    for words in ([], ["scale=4"]):
+        out = tmp_path / f"out{len(words)}"
+        sample("bicubic", photo, "operator=inpainting", "--degrade", *words, f"out={out}")
+        assert json.loads((out / "photo" / "done.json").read_text())["scale"] == 1
+
+
 def test_a_high_resolution_image_is_degraded(grainy, tmp_path: Path) -> None:
     photo = save(tmp_path / "photo.png", 42, 33)
     common = ["grainy", photo, "scale=4", "n=3", "--degrade", "--config-dir", tmp_path / "own"]

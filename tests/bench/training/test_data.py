@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +18,8 @@ from bench.data import DataFacts, Dataset, Numbered, SplitError, datasets, make_
 from bench.data.ffhq256 import Ffhq256
 from bench.data.portraits256 import Portraits256
 from bench.data.splits import train_and_val
-from bench.errors import BenchError
+from bench.errors import BenchError, DiskError
+from bench.training import data
 from bench.training.data import make_splits
 
 SIZE = 32
@@ -87,6 +91,57 @@ def test_a_pool_is_made_once(tmp_path: Path, cache: Path, monkeypatch: pytest.Mo
     again = make_splits(config, 100, 10)
     assert [p.sha256 for p in again] == [p.sha256 for p in first]
     assert len(list((cache / "pools").glob("*.npy"))) == 2
+
+
+def test_a_pool_that_another_process_has_looked_at_has_the_same_hash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between a pool and its seal there may be a second start, which seals it first."""
+    config = folder_config(write_images(tmp_path / "photos", 21, 10))
+    writing = data.replacing
+
+    @contextmanager
+    def looked_at(path: Path) -> Iterator[Path]:
+        with writing(path) as temporary:
+            yield temporary
+        assert data._known(path)
+
+    monkeypatch.setattr(data, "replacing", looked_at)
+    first = make_splits(config, 100, 10)
+    monkeypatch.undo()
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
+    assert [p.sha256 for p in first] == [p.sha256 for p in make_splits(config, 100, 10)]
+    assert all(len(p.sha256) == 64 for p in first)
+
+
+def test_processes_that_begin_together_make_a_pool_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = folder_config(write_images(tmp_path / "photos", 21, 10))
+    filled: list[int] = []
+    fill = data._fill
+
+    def counted(array: np.ndarray, dataset: Dataset) -> None:
+        filled.append(len(array))
+        time.sleep(0.2)
+        fill(array, dataset)
+
+    monkeypatch.setattr(data, "_fill", counted)
+    with ThreadPoolExecutor(3) as several:
+        found = list(several.map(lambda _: make_splits(config, 100, 10), range(3)))
+    assert len(filled) == 2  # train and val
+    assert len({tuple(p.sha256 for p in pools) for pools in found}) == 1
+
+
+def test_a_cache_that_cannot_be_written_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = folder_config(write_images(tmp_path / "photos", 21, 10))
+    first = make_splits(config, 100, 10)
+    shutil.copytree(tmp_path / "cache", tmp_path / "copy")  # other files than those of the seals
+
+    def refuse(path: Path, content: object) -> None:
+        raise DiskError(f"Could not write {path}.")
+
+    monkeypatch.setattr(data, "write_atomic", refuse)
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "copy"))
+    assert [p.sha256 for p in first] == [p.sha256 for p in make_splits(config, 100, 10)]
 
 
 @pytest.mark.parametrize("file", ["*.npy", "*.sha256"])
