@@ -72,9 +72,9 @@ class Stage:
 _PRIOR = "method.network.prior_weights={weights}/prior64.safetensors"
 _FLOW = "method.network.weights={weights}/flow64-likelihood_x%d.safetensors"
 STAGES = (
-    Stage("prior64", ("method=vdvae_patch64",), 22000),
-    Stage("low64_x4", ("method=cvdvae_patch64", "scale=4", _PRIOR), 11000),
-    Stage("low64_x8", ("method=cvdvae_patch64", "scale=8", _PRIOR), 30000),
+    Stage("prior64", ("method=vdvae",), 22000),
+    Stage("low64_x4", ("method=cvdvae", "scale=4", _PRIOR), 11000),
+    Stage("low64_x8", ("method=cvdvae", "scale=8", _PRIOR), 30000),
     Stage("flow64-likelihood_x4", ("method=hcflow", "scale=4"), 6600),
     Stage("flow64_x4", ("method=hcflow_plus", "scale=4", _FLOW % 4), 600),
     Stage("flow64-likelihood_x8", ("method=hcflow", "scale=8"), 4700),

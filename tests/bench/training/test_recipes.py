@@ -67,7 +67,7 @@ PRIOR = [
     "method.network.prior.size=32", "method.network.prior.decoder=\"1x1,4m1,8m4,32m8\"",
     "method.network.prior.encoder=\"32d4,8d2,4d4,1x1\"", "method.network.prior.width=8",
     "method.network.prior.widths=null", "method.network.prior.mixtures=2",
-    "method.network.prior.bottleneck=0.5", "method.network.prior.no_bias_above=16",
+    "method.network.prior.bottleneck=0.5", "method.network.prior.no_bias_above=16", "++method.network.prior.patch=1",
 ]  # fmt: skip
 COMMON = [
     "dataset=synthfaces", "dataset.size=32", "device=cpu", "pool=16", "val=2", "batch=2", "steps=2", "val_every=1000",
