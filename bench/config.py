@@ -190,8 +190,13 @@ class RunConfig(Settings):
         """1 where the operator keeps the size, whatever is asked for: two scales would be the same row twice."""
         name = str(info.data.get("operator", {}).get("name"))
         scaled = name not in operators.names() or operators.facts(name).scaled
-        checked = check(value) if scaled or value not in ((1,), [1]) else (1,)  # 1 is what a run's record has
-        return checked if scaled else (1,)
+        if scaled:
+            return check(value)
+        if others := tuple(
+            v for v in as_list(value) if v != 1 or v is True
+        ):  # 1 is the one that is right, and what a record has
+            check(others)
+        return (1,)
 
     @property
     def sigma(self) -> float:
