@@ -192,9 +192,8 @@ class RunConfig(Settings):
         scaled = name not in operators.names() or operators.facts(name).scaled
         if scaled:
             return check(value)
-        if others := tuple(
-            v for v in as_list(value) if v != 1 or v is True
-        ):  # 1 is the one that is right, and what a record has
+        # 1 is the one that is right, and what a record has
+        if others := tuple(v for v in as_list(value) if v != 1 or v is True):
             check(others)
         return (1,)
 
