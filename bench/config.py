@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -49,11 +49,12 @@ UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 @dataclass(frozen=True)
 class MethodConfig:
-    """One entry of ``methods``: its label in tables, the registered method's name and its parameters."""
+    """One row: its label in tables, the registered method's name, its parameters, and the group that it stands in."""
 
     label: str
     name: str
     parameters: Mapping[str, Any]
+    place: str = "methods"
 
 
 def parse_images(value: Any) -> Any:
@@ -452,7 +453,7 @@ def method_configs(raw: Mapping[str, Any]) -> tuple[MethodConfig, ...]:
             raise BenchError(f"variants.{label} has no method: write variants={{{label}: {{method: NAME, ...}}}}.")
         if label in [m.label for m in found]:
             raise BenchError(f"variants.{label}: there is a row '{label}' already; choose another name.")
-        found.append(method_config(str(changes.pop("method")), changes, str(label)))
+        found.append(replace(method_config(str(changes.pop("method")), changes, str(label)), place="variants"))
     return tuple(found)
 
 

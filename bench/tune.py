@@ -7,7 +7,7 @@ value, or the smallest where it is a score.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -19,6 +19,7 @@ from bench.config import RunConfig, TuneConfig
 from bench.data import SplitError, make_dataset
 from bench.errors import BenchError, near_matches
 from bench.files import write_atomic
+from bench.load import make_method
 from bench.metrics import better_at, column, metric_facts, metrics, resolve_metrics, right_residual
 from bench.metrics.statistic import StatisticFacts, statistics
 from bench.report.figures import plain_text, save
@@ -70,6 +71,8 @@ def tune(config: TuneConfig) -> tuple[str, bool]:
             f"{config.run.dataset['name']} has no validation images, and settings are not chosen on others: use "
             "dataset=synthfaces, or dataset=folder with images of your own."
         ) from error
+    for m in config.run.methods:  # with the names of the command line, not of the grid's rows
+        make_method(replace(m, label=config.method))
     measured = with_metric(config.run, config.metric)
     name = measured.metrics[-1] if config.metric not in statistics.names() else config.metric
     directory, complete = run(measured)
