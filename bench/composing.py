@@ -136,7 +136,7 @@ def explain(error: BaseException, config_name: str, words: Sequence[str]) -> str
     if isinstance(error, YAMLError):
         return unreadable(error)
     if isinstance(error, TypeError | AttributeError) and _raised_in_hydra(error):  # as of methods=[0]
-        return _no_name(words)
+        return _no_name(words, str(error))
     if not isinstance(error, HydraException | OmegaConfBaseException | ValueError):  # hydra raises ValueErrors too
         return None
     first = str(error).splitlines()[0]
@@ -150,16 +150,25 @@ def explain(error: BaseException, config_name: str, words: Sequence[str]) -> str
     if found:
         return f"There is a setting '{found[1]}' already: write {found[1]}=VALUE, without +."
     if "group override must be a string or a list" in first:  # as of recipe=0
-        return _no_name(words)
+        return _no_name(words, first)
     reason = str(error.__cause__ or error).splitlines()[0]
     return f"The configuration could not be composed: {reason or first}"
 
 
-def _no_name(words: Sequence[str]) -> str:
-    """What to say where a number, a group or nothing stands in the place of a name."""
-    keys = {word: word.partition("=")[0].lstrip("+~").partition("@")[0] for word in words if "=" in word}
-    chosen = [word for word, key in keys.items() if key in (*GROUPS, "method")]
-    return f"{' or '.join(chosen) or 'A word'} is wrong: it takes names, as methods=[NAME, ...] or dataset=NAME."
+def _no_name(words: Sequence[str], reason: str) -> str:
+    """What to say where a number, a group or nothing stands in the place of a name; `reason` is hydra's."""
+    chosen = []
+    for word in words:
+        key, _, value = word.partition("=")
+        names = value.removeprefix("[").removesuffix("]").split(",")
+        if key.lstrip("+~").partition("@")[0] in (*GROUPS, "method") and not all(map(_is_name, names)):
+            chosen.append(word)
+    what = f"{' and '.join(chosen)}: wrong" if chosen else f"The configuration could not be composed ({reason})"
+    return f"{what}: groups take names, as methods=[NAME, ...] or dataset=NAME."
+
+
+def _is_name(text: str) -> bool:
+    return bool(re.fullmatch(r"[A-Za-z_][\w/.-]*", text.strip())) and text.strip() not in ("true", "false", "null")
 
 
 def _raised_in_hydra(error: BaseException) -> bool:

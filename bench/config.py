@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -49,11 +49,12 @@ UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 @dataclass(frozen=True)
 class MethodConfig:
-    """One entry of ``methods``: its label in tables, the registered method's name and its parameters."""
+    """One row: its label in tables, the registered method's name, its parameters, and the group that it stands in."""
 
     label: str
     name: str
     parameters: Mapping[str, Any]
+    place: str = "methods"
 
 
 def parse_images(value: Any) -> Any:
@@ -190,8 +191,12 @@ class RunConfig(Settings):
         """1 where the operator keeps the size, whatever is asked for: two scales would be the same row twice."""
         name = str(info.data.get("operator", {}).get("name"))
         scaled = name not in operators.names() or operators.facts(name).scaled
-        checked = check(value) if scaled or value not in ((1,), [1]) else (1,)  # 1 is what a run's record has
-        return checked if scaled else (1,)
+        if scaled:
+            return check(value)
+        # 1 is the one that is right, and what a record has
+        if others := tuple(v for v in as_list(value) if v != 1 or v is True):
+            check(others)
+        return (1,)
 
     @property
     def sigma(self) -> float:
@@ -448,7 +453,7 @@ def method_configs(raw: Mapping[str, Any]) -> tuple[MethodConfig, ...]:
             raise BenchError(f"variants.{label} has no method: write variants={{{label}: {{method: NAME, ...}}}}.")
         if label in [m.label for m in found]:
             raise BenchError(f"variants.{label}: there is a row '{label}' already; choose another name.")
-        found.append(method_config(str(changes.pop("method")), changes, str(label)))
+        found.append(replace(method_config(str(changes.pop("method")), changes, str(label)), place="variants"))
     return tuple(found)
 
 

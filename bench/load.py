@@ -50,7 +50,7 @@ def load_method(
 
 def make_method(config: MethodConfig) -> Method:
     """Build a method from its settings; BenchError for unknown names or settings."""
-    return build(methods.get(config.name), config.parameters, f"methods.{config.label}", config.name)
+    return build(methods.get(config.name), config.parameters, f"{config.place}.{config.label}", config.name)
 
 
 class LoadedMethod:

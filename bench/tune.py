@@ -7,7 +7,7 @@ value, or the smallest where it is a score.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -19,12 +19,13 @@ from bench.config import RunConfig, TuneConfig
 from bench.data import SplitError, make_dataset
 from bench.errors import BenchError, near_matches
 from bench.files import write_atomic
+from bench.load import make_method
 from bench.metrics import better_at, column, metric_facts, metrics, resolve_metrics, right_residual
 from bench.metrics.statistic import StatisticFacts, statistics
 from bench.report.figures import plain_text, save
 from bench.report.stats import paired_difference
 from bench.report.tables import UNDEFINED, Row, column_head, directions, interval_text, read_rows, summarise
-from bench.report.truth import conditions_of, figures_of, scores_of, text_of
+from bench.report.truth import conditions_of, figures_of, images_with, scores_of, text_of
 from bench.run.runner import run
 
 BEST = "**"
@@ -70,6 +71,8 @@ def tune(config: TuneConfig) -> tuple[str, bool]:
             f"{config.run.dataset['name']} has no validation images, and settings are not chosen on others: use "
             "dataset=synthfaces, or dataset=folder with images of your own."
         ) from error
+    for m in config.run.methods:  # with the names of the command line, not of the grid's rows
+        make_method(replace(m, label=config.method))
     measured = with_metric(config.run, config.metric)
     name = measured.metrics[-1] if config.metric not in statistics.names() else config.metric
     directory, complete = run(measured)
@@ -134,22 +137,29 @@ def point(row: Row, settings: dict[str, object], name: str) -> Point:
 
 def best_of(points: Sequence[Point], name: str) -> Point:
     """The one of least loss, among those with the most images: without the hard ones a mean says nothing."""
-    return min(points, key=lambda p: (-len(images_of(p.row, name)), np.isnan(p.loss), p.loss))
+    return min(points, key=lambda p: (np.isnan(p.loss), -len(images_of(p.row, name)), p.loss))
 
 
 def images_of(row: Row, name: str) -> frozenset[int]:
     """The images by which a row is judged."""
-    if name in statistics.names() or metric_facts(name).domain == "timing":
+    if name in statistics.names():
+        return images_with(row.cell, name)
+    if metric_facts(name).domain == "timing":
         return frozenset(row.mse.index)
     return frozenset(row.values[name].dropna().index)
 
 
+def _every(points: Sequence[Point], name: str) -> frozenset[int]:
+    """The images that any point has."""
+    return frozenset().union(*(images_of(p.row, name) for p in points))
+
+
 def indistinct(a: Point, b: Point, name: str) -> bool:
-    """Whether the images do not tell two points of as many images apart: the paired 95% interval contains 0.
+    """Whether the images do not tell two points of the same ones apart: the paired 95% interval contains 0.
 
     Only of means over images: of metrics but times, and of scores (`scores_of`); False for any other statistic.
     """
-    if len(images_of(a.row, name)) != len(images_of(b.row, name)):
+    if images_of(a.row, name) != images_of(b.row, name):
         return False
     if name in statistics.names():
         one, other = (scores_of(p.row.cell, name) for p in (a, b))
@@ -187,7 +197,7 @@ def table(points: Sequence[Point], name: str, others: Sequence[str], style: str)
     """All points of a scale with what decides and the other metrics (`style` is tabulate's)."""
     if not points:
         return ""
-    best = best_of(points, name)
+    best, every = best_of(points, name), len(_every(points, name))
     others = [n for n in others if metric_facts(n).domain != "timing"]
     frame = summarise([p.row for p in points], list(others))
     better = directions([p.row for p in points], others)
@@ -195,8 +205,8 @@ def table(points: Sequence[Point], name: str, others: Sequence[str], style: str)
     lines = []
     for i, p in enumerate(points):
         mark = BEST if p is best else EQUAL if indistinct(p, best, name) else ""
-        had, most = len(images_of(p.row, name)), len(images_of(best.row, name))
-        text = p.text if had == most else f"{p.text} (of {had} of {most} images)"
+        had = len(images_of(p.row, name))
+        text = p.text if had in (0, every) else f"{p.text} (of {had} of {every} images)"
         figures = [interval_text(frame, i, n) for n in others]
         lines.append([f"x{p.row.cell.key.scale}", *map(str, p.settings.values()), text, mark, *figures])
     return tabulate(lines, headers=heads, tablefmt=style, disable_numparse=True)
@@ -205,16 +215,19 @@ def table(points: Sequence[Point], name: str, others: Sequence[str], style: str)
 def sentences(config: TuneConfig, measured: RunConfig, points: Sequence[Point], name: str) -> str:
     """The best of a scale as settings, and on what it was chosen."""
     best = best_of(points, name)
-    fewer = sum(len(images_of(p.row, name)) < len(images_of(best.row, name)) for p in points)
+    judged, every = images_of(best.row, name), len(_every(points, name))
+    fewer = sum(images_of(p.row, name) != judged for p in points)
     equal = sum(p is not best and indistinct(p, best, name) for p in points)
     words = [f"{k}={v}" if k == "tau" else f"methods.{config.method}.{k}={v}" for k, v in best.settings.items()]
     sigma = f", sigma {measured.sigma:g}" if measured.sigma else ""
     chosen = (
-        f"{BEST}: best of {len(points) - fewer} by {name} on {best.row.n_images} validation images of "
+        f"{BEST}: best of {len(points) - fewer} by {name} on {len(judged)} validation images of "
         f"{measured.dataset['name']}, x{best.row.cell.key.scale}{sigma}, {best.row.n_samples} samples each."
     )
     if fewer:
-        chosen += f" {fewer} others have no value on some of these images and are out of the choice."
+        chosen += f" {fewer} others have no value on some of these images, or are of others, and are out of the choice."
+    if len(judged) < every:
+        chosen += f" No setting has a value on all {every} images: see failures.jsonl."
     if equal:
         chosen += f" {EQUAL}: {equal} others that these images do not tell from it."
     return f"{chosen}\n\n    {' '.join(words)}"

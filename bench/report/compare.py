@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,7 +106,8 @@ def pair_runs(first: RunDir, second: RunDir) -> Pairs:
             "settings of the other."
         )
     others = {row.cell.key: row for row in rows_b}
-    pairs = [_pair(row, others[row.cell.key], second.config) for row in rows_a if row.cell.key in others]
+    wanted = _wanted(first, second)
+    pairs = [_pair(row, others[row.cell.key], wanted) for row in rows_a if row.cell.key in others]
     if not pairs:
         had, has = (", ".join(r.cell.key.folder for r in rows) for rows in (rows_a, rows_b))
         raise BenchError(
@@ -123,17 +124,15 @@ def pair_runs(first: RunDir, second: RunDir) -> Pairs:
             f"{first.path} and {second.path} cannot be compared: no metric is in both; python -m bench measure adds "
             "metrics to a run."
         )
-    gone = [r.cell.key.folder for r in rows_a if r.cell.key not in others and _asked_for(r.cell.key, second.config)]
+    config = second.config
+    gone = [r.cell.key.folder for r in rows_a if r.cell.key not in others and _asked_for(r.cell.key, config)]
     return Pairs(pairs, names, _notes(first, second, sides, pairs), gone)
 
 
 def _asked_for(key: CellKey, config: Mapping[str, Any]) -> bool:
     """Whether a run should have a row."""
-    return (
-        key.label in config["methods"]
-        and key.scale in config["scale"]
-        and (key.tau is None or key.tau in (config["tau"] or ()))
-    )
+    asked = key.label in config["methods"] and key.scale in (config.get("scale") or ())
+    return asked and (key.tau is None or key.tau in (config.get("tau") or ()))
 
 
 def _shared(cell: Cell) -> dict[str, Any]:
@@ -145,22 +144,31 @@ def _shared(cell: Cell) -> dict[str, Any]:
     return shared
 
 
-def _pair(a: Row, b: Row, config: Mapping[str, Any]) -> Pair:
+def _pair(a: Row, b: Row, wanted: Callable[[int, str], bool]) -> Pair:
     left, right = (r.cell.read("images")[["index", "image", "content"]] for r in (a, b))
     both = left.merge(right, on=["image", "content"], suffixes=("", "_second")).drop_duplicates("image")
     ids = both[["index", "image", "index_second"]].reset_index(drop=True)
-    here = left[~left["index"].isin(right["index"]) & ~left["image"].isin(right["image"])]["index"]
-    gone = frozenset(int(i) for i in here if int(i) in _chosen(config))
+    here = left[~left["image"].isin(right["image"])]
+    gone = frozenset(int(i) for i, name in zip(here["index"], here["image"], strict=True) if wanted(int(i), name))
     return Pair(a, b, ids, len(left) + len(right) - 2 * len(ids), gone)
 
 
-def _chosen(config: Mapping[str, Any]) -> range:
-    """The images that a run was asked for, by its record; of a dataset that is longer than the run knows, more."""
-    first, last = config.get("images") or (0, None)
-    name = str(config["dataset"]["name"])
+def _wanted(first: RunDir, second: RunDir) -> Callable[[int, str], bool]:
+    """Whether the second run should have an image of the first, by its number there and its name.
+
+    Where both are of the very same dataset its record tells which images it was asked for; of a folder elsewhere, whose
+    images may be others, only those that it says have failed.
+    """
+    failed = {f["image"] for f in second.failures}
+    one, other = (run.config.get("dataset") or {} for run in (first, second))
+    if one != other:
+        return lambda index, name: name in failed
+    config, name = second.config, str(other.get("name"))
+    start, last = config.get("images") or (0, None)
     default = datasets.facts(name).default_limit if name in datasets.names() and not config.get("images") else None
     limit = config.get("limit") or default
-    return range(first, min(n for n in (sys.maxsize, last, limit and first + limit) if n is not None))
+    chosen = range(start, min(n for n in (sys.maxsize, last, limit and start + limit) if n is not None))
+    return lambda index, name: index in chosen or name in failed
 
 
 def _notes(

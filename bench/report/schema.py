@@ -31,7 +31,7 @@ class Figure(BaseModel):
     """A mean over images with its 95% interval; of times the median, least and most; null where not defined."""
 
     mean: float | None
-    lo: float | None = Field(description="lower bound of the 95% interval, BCa bootstrap over images")
+    lo: float | None = Field(description="lower bound of the 95% interval (BCa, over images); of times the least")
     hi: float | None = Field(description="upper bound")
     n: int = Field(description="images (repeats, for times) of the mean")
 

@@ -92,6 +92,12 @@ def figures_of(cell: Cell, name: str) -> np.ndarray | None:
     return None if found is None else found.to_numpy(float)
 
 
+def images_with(cell: Cell, name: str) -> frozenset[int]:
+    """The images that a statistic has figures of."""
+    found = _figures_by_image(cell, name)
+    return frozenset() if found is None else frozenset(int(i) for i in found.index[found.notna().any(axis=1)])
+
+
 def scores_of(cell: Cell, name: str) -> pd.Series | None:
     """Score of each image, where a statistic is a score that is their mean; else None."""
     facts: StatisticFacts = statistics.facts(name)

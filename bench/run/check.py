@@ -20,7 +20,7 @@ from bench.data import make_dataset
 from bench.errors import BenchError, ImageError
 from bench.load import make_method
 from bench.machine import release_memory
-from bench.metrics import Evaluation, metrics
+from bench.metrics import Evaluation, metrics, right_residual
 from bench.run.draw import observe
 from bench.run.selection import cell_keys, dataset_operator, prepared_method
 
@@ -215,8 +215,10 @@ def _tau(s: _Subject) -> tuple[Verdict, str]:
 
 
 def _consistency(s: _Subject) -> tuple[Verdict, str]:
-    e = Evaluation(s.y.new_zeros(0), s.y, s.x.clamp(0, 1), s.method.operator)
-    return "info", f"LR-PSNR {float(metrics.get('lr_psnr')()(e).mean()):.2f} dB"
+    operator = s.method.operator
+    e = Evaluation(s.y.new_zeros(0), s.y, operator.clip(s.x), operator)
+    right = f", of a perfect sampler {right_residual(operator.sigma):.2f} dB" if operator.sigma else ""
+    return "info", f"LR-PSNR {float(metrics.get('lr_psnr')()(e).mean()):.2f} dB{right}"
 
 
 def _memory(s: _Subject) -> tuple[Verdict, str]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from bench.config import RunConfig
 from bench.contract import methods
 from bench.data import Dataset
-from bench.machine import is_out_of_memory, keep_freed_memory, leave_modules_out_of_collections
+from bench.machine import is_out_of_memory, keep_freed_memory
 from bench.metrics import Evaluation, Metric, load_metrics, metric_facts
 from bench.metrics.statistic import SampleStatistic, load_statistics
 from bench.run import timing
@@ -126,7 +126,6 @@ class Computing:
         self.kept = self.images.selected[:0]
         self._posterior = cache(lambda scale: dataset_posterior(dataset, self.images.operator(scale)))
         keep_freed_memory()
-        leave_modules_out_of_collections()
         torch.backends.cudnn.benchmark = False  # its choice of algorithm may differ from start to start
         torch.backends.cudnn.deterministic = True
 

@@ -21,6 +21,7 @@ from bench.run.cell import Cell
 from bench.run.computing import Computed, Computing, Judged
 from bench.run.draw import say
 from bench.run.rows import Frames, frames, merged, union
+from bench.run.sources import changed_sources
 from bench.run.store import RunDir
 from bench.run.worker import fill_task
 from bench.run.workers import Work, Workers
@@ -119,7 +120,8 @@ class _Measuring:
         for name in self.names:
             _check_stored(name)
         self.computing = Computing(run, make_dataset(run.dataset), directory, self.fail, self.names)
-        for sentence in [*([notice] if notice else []), *self.computing.undefined.values()]:
+        edited = changed_sources(directory, (), str(run.operator["name"]), self.names)
+        for sentence in [*(s for s in (notice, edited) if s), *self.computing.undefined.values()]:
             say(sentence)
 
     def fail(self, what: str, reason: str, image: str | None = None) -> None:

@@ -15,7 +15,7 @@ from bench.config import RunConfig
 from bench.data import Dataset, make_dataset
 from bench.errors import BenchError
 from bench.load import make_method
-from bench.machine import environment
+from bench.machine import environment, leave_modules_out_of_collections
 from bench.metrics import metric_facts, resolve_metrics
 from bench.run.cell import FAILED, Cell, CellKey
 from bench.run.claims import Claims
@@ -56,6 +56,7 @@ def open_run(config: RunConfig, keys: Collection[CellKey]) -> Iterator[Session]:
         BenchError: a wrong setting, another run in the directory, or rows of something else there.
 
     """
+    leave_modules_out_of_collections()
     for m in (m for m in config.methods if m.label in {k.label for k in keys}):
         make_method(m)
     dataset = make_dataset(config.dataset)
@@ -111,7 +112,8 @@ class Session:
             directory.set_perceptual(asked, resolve_metrics(["perceptual"], kept or asked)[0][0])
         directory.add_environment(self._environment())
         directory.set_failures(self.failures)
-        edited = changed_sources(config, self.names, directory)
+        used = dict.fromkeys(m.name for m in config.methods if m.label in {k.label for k in keys})
+        edited = changed_sources(directory, used, str(config.operator["name"]), self.names)
         for sentence in [*(s for s in (notice, edited) if s), *self.computing.undefined.values()]:
             say(sentence)
 

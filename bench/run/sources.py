@@ -8,40 +8,42 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
-from bench.config import RunConfig
 from bench.contract import methods
+from bench.errors import BenchError
 from bench.files import read_json, sha256, write_json
 from bench.metrics import metrics
 from bench.operators import operators
+from bench.registry import Registry
 from bench.run.store import RunDir
 
 FILE = "sources.json"
 
 
-def changed_sources(config: RunConfig, names: Collection[str], directory: RunDir) -> str:
-    """Note the sources of what a run uses, and say which have changed since the first rows; "" where none has.
+def changed_sources(directory: RunDir, used: Collection[str], operator: str, names: Collection[str]) -> str:
+    """Note the sources of what a run uses, and say which have changed since they were noted; "" where none has.
 
-    A method is another one with each version. Of a plugin the file of its class counts, not what it imports.
+    They are noted when they are first used while there are rows or samples, or anew while there are none. A method is
+    another one with each version. Of a plugin the file of its class counts, not what it imports.
 
     Args:
-        config: the run, with all its cells claimed.
-        names: of its metrics.
-        directory: where the hashes are kept.
+        directory: where the hashes are kept, with all cells claimed.
+        used: names of methods; those that cannot be imported are left out.
+        operator: name of the operator.
+        names: of metrics.
 
     """
     path = directory.path / FILE
     noted = read_json(path, dict[str, str], "delete it") if path.is_file() else {}
-    with_rows = {str((cell.identity or {}).get("method")) for cell in directory.cells() if not cell.is_empty}
+    filled = {str((cell.identity or {}).get("method")) for cell in directory.claimed() if not cell.is_empty}
     changed = []
-    for kind, name, of in _used(config, names):
-        found = inspect.getsourcefile(of)
-        if found is None or not Path(found).is_file():
-            continue
+    for kind, name, source in _sources(used, operator, names):
         key = f"{kind} {name}" + (f" version {methods.facts(name).version}" if kind == "method" else "")
-        now = sha256(Path(found))
-        made = name in with_rows if kind == "method" else bool(with_rows)
+        now = sha256(source)
+        made = name in filled if kind == "method" else bool(filled)
         if made and noted.get(key, now) != now:
             changed.append(f"{kind} {name}")
         else:
@@ -56,12 +58,11 @@ def changed_sources(config: RunConfig, names: Collection[str], directory: RunDir
     )
 
 
-def _used(config: RunConfig, names: Collection[str]) -> Iterator[tuple[str, str, type]]:
-    """Kind, name and class of all that a run uses."""
-    for name in dict.fromkeys(m.name for m in config.methods):
-        yield "method", name, methods.get(name)
-    operator = str(config.operator["name"])
-    yield "operator", operator, operators.get(operator)
-    for name in names:
-        if name in metrics.names():
-            yield "metric", name, metrics.get(name)
+def _sources(used: Collection[str], operator: str, names: Collection[str]) -> Iterator[tuple[str, str, Path]]:
+    """Kind, name and source file of all that can be imported and has one."""
+    wanted: list[tuple[str, str, Registry[Any]]] = [("method", n, methods) for n in used]
+    wanted += [("operator", operator, operators), *(("metric", n, metrics) for n in names if n in metrics.names())]
+    for kind, name, registry in wanted:
+        with suppress(BenchError, OSError, TypeError):  # a class of a notebook has no file
+            if (found := inspect.getsourcefile(registry.get(name))) and Path(found).is_file():
+                yield kind, name, Path(found)

@@ -18,6 +18,7 @@ from bench.errors import BenchError
 from bench.launch.node import sha256_on_node
 from bench.launch.parcel import Parcel
 from bench.launch.pool import Do
+from bench.machine import leave_modules_out_of_collections
 from bench.run.cell import CellKey
 from bench.run.computing import Computed, Computing, Judged, Known
 from bench.run.identity import differences, identity
@@ -84,6 +85,7 @@ class _Worker:
     """Does one task after the other; the method of the last one stays loaded."""
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
+        leave_modules_out_of_collections()
         self.config = run_config(settings["config"])
         self._identities = settings["identities"]
         self._told = _Told(self.config.out)

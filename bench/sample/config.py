@@ -10,6 +10,7 @@ from bench.config import MethodConfig, Out, Place, Tau, method_configs, plain, r
 from bench.contract import UNKNOWN_POSTERIOR, methods
 from bench.errors import BenchError
 from bench.files import digest
+from bench.operators import operators
 from bench.settings import Settings, setting, validate, written
 
 if TYPE_CHECKING:
@@ -86,6 +87,8 @@ def read_sample(cfg: DictConfig) -> SampleConfig:
             f"operator.range={written(given) if given else 'null'} is wrong: image files have intensities in [0, 1], "
             "leave it out."
         )
+    if c.operator["name"] in operators.names() and not operators.facts(c.operator["name"]).scaled:
+        c = c.model_copy(update={"scale": 1})  # whatever is asked for, as in a run
     asked = {k: v for k, v in {"scale": c.scale, "fit": c.fit}.items() if v not in (None, "refuse")}
     default = Path("results/samples") / f"{c.method.label}-{digest(c.shared() | asked)[:8]}"
     out = c.out if c.out != Path() else default

@@ -25,7 +25,7 @@ from bench.errors import BenchError, DiskError, ImageError
 from bench.files import digest, disk_errors, read_json, write_atomic, write_json, write_png
 from bench.load import LoadedMethod, make_method
 from bench.machine import is_out_of_memory, release_memory
-from bench.operators import make_operator, operator_kind, operators
+from bench.operators import make_operator, operator_kind
 from bench.report.figures import deviation_map
 from bench.run.draw import Sampler, finite_images, observe_pixels, say, to_image
 from bench.run.identity import as_json, differences, hashes
@@ -92,8 +92,6 @@ def sample_images(config: SampleConfig) -> Outcome:
 
     """
     facts = make_method(config.method).facts
-    if not operators.facts(str(config.operator["name"])).scaled:
-        config = config.model_copy(update={"scale": 1})  # whatever is asked for, as in a run
     if config.scale is not None:
         kind, sigma = operator_kind(config.operator, config.scale), float(config.operator.get("sigma", 0.0))
         if reason := facts.refuses(kind, config.scale, sigma):

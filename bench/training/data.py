@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -82,9 +82,9 @@ def _make(path: Path, dataset: Dataset, count: int) -> str:
     """Write a pool, unless another process does, which is waited for; return its hash."""
     from filelock import FileLock
 
-    with disk_errors(path):
+    with disk_errors(path), ExitStack() as held:
         path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{path}.lock"):
+        held.enter_context(FileLock(f"{path}.lock"))
         if known := _known(path):
             return known
         with replacing(path) as temporary:

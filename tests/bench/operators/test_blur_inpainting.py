@@ -123,7 +123,9 @@ def test_a_scale_of_inpainting_is_a_scale_nevertheless() -> None:
     for nonsense in ("banana", "0", "[]"):
         with pytest.raises(BenchError, match="scale"):
             read_config(compose("run", ["methods=[ddnm]", "operator=inpainting", f"scale={nonsense}"]))
-    assert read_config(compose("run", ["methods=[ddnm]", "operator=inpainting", "scale=[1]"])).scales == (1,)
+    for right in ("1", "[1]", "[1,4]", "8"):
+        config = read_config(compose("run", ["methods=[ddnm]", "operator=inpainting", f"scale={right}"]))
+        assert config.scales == (1,)
 
 
 def test_inpainting_has_the_images_size_and_ignores_the_scale() -> None:

@@ -157,7 +157,8 @@ def test_a_value_that_is_lost_is_worse(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "lost"), [("limit: null", 1), ("limit: 3", 1), ("images: [1, 5]", 1), ("limit: 1", 0)]
+    ("asked", "lost"),
+    [("limit: null", 1), ("limit: 3", 1), ("images: [1, 5]", 1), ("limit: 1", 0), ("path: null", 0), ("failures", 1)],
 )
 def test_an_image_that_fails_in_the_second_run_is_lost(asked: str, lost: int, tmp_path: Path) -> None:
     second = make(tmp_path / "second")
@@ -165,9 +166,12 @@ def test_an_image_that_fails_in_the_second_run_is_lost(asked: str, lost: int, tm
     for kind in ("samples", "images"):
         frame = cell.read(kind)
         frame[frame["image"] != "b"].to_parquet(cell.parts / f"000000.{kind}.parquet")
-    key = asked.partition(":")[0]
-    path = second.path / "config.yaml"
+    key, path = asked.partition(":")[0], second.path / "config.yaml"
     path.write_text(path.read_text().replace(f"{key}: null", asked))
+    if key in ("path", "failures"):  # a folder elsewhere may have fewer images, and tells which of its own failed
+        path.write_text(path.read_text().replace("name: folder", "name: folder, path: elsewhere"))
+    if key == "failures":
+        second.set_failures([{"what": "good_x8_tau0.8", "image": "b", "reason": "no such luck."}])
     pairs = pair_runs(make(tmp_path / "first"), second)
     frame = judged(table_of(pairs), {})
     assert frame["lost"].tolist() == [lost, lost, 0]

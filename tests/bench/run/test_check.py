@@ -1,11 +1,12 @@
 """Every check must catch the fault it is there for."""
 
+import re
 from collections.abc import Callable, Iterator
 
 import pytest
 import torch
 
-from bench.config import MethodConfig, RunConfig
+from bench.config import MethodConfig, RunConfig, compose, read_config
 from bench.contract import Facts, Method, methods, register_method
 from bench.operators.bicubic import enlarge
 from bench.run.check import CHECKS, check_method
@@ -142,3 +143,17 @@ def test_a_good_method_passes_everything(verdicts: Callable[[type[Method]], dict
 )
 def test_faults_are_caught(cls: type[Method], check: str, verdicts: Callable[[type[Method]], dict[str, str]]) -> None:
     assert verdicts(cls)[check] == "fail"
+
+
+def test_consistency_has_its_right_value_where_y_has_noise() -> None:
+    """Images of `gaussians` have no range: clipped, the oracle would be far from y."""
+    words = ["methods=[oracle]", "dataset=gaussians", "dataset.size=32", "scale=4", "device=cpu"]
+    found = {}
+    for sigma in ("0", "0.05"):
+        results = check_method(read_config(compose("run", [*words, f"operator.sigma={sigma}"])))
+        found[sigma] = next(r.detail for r in results if r.name == "consistency with y")
+    decibels = {sigma: float(re.findall(r"LR-PSNR ([\d.]+) dB", detail)[0]) for sigma, detail in found.items()}
+    assert decibels["0"] == pytest.approx(80, abs=0.1)
+    assert decibels["0.05"] == pytest.approx(26.02, abs=1.5)
+    assert found["0.05"].endswith("of a perfect sampler 26.02 dB")
+    assert "perfect" not in found["0"]

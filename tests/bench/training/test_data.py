@@ -144,6 +144,18 @@ def test_a_cache_that_cannot_be_written_is_used(tmp_path: Path, monkeypatch: pyt
     assert [p.sha256 for p in first] == [p.sha256 for p in make_splits(config, 100, 10)]
 
 
+def test_a_pool_that_cannot_be_locked_is_one_sentence(tmp_path: Path, cache: Path) -> None:
+    config = folder_config(write_images(tmp_path / "photos", 21, 10))
+    make_splits(config, 100, 10)
+    pools = sorted((cache / "pools").glob("*.npy"))
+    for path in list((cache / "pools").iterdir()):
+        path.unlink()
+    for path in pools:
+        path.with_name(f"{path.name}.lock").mkdir()  # in the way, also of root
+    with pytest.raises(DiskError):
+        make_splits(config, 100, 10)
+
+
 @pytest.mark.parametrize("file", ["*.npy", "*.sha256"])
 @pytest.mark.parametrize("damage", ["empty", "cut", "flipped", "gone"])
 def test_a_damaged_pool_is_made_again(file: str, damage: str, tmp_path: Path, cache: Path) -> None:
