@@ -24,7 +24,8 @@ TINY = [
     "method=vdvae", "dataset=synthfaces", "dataset.size=32", "device=cpu", "precision=32", "pool=16", "val=4",
     "batch=4", "method.network.prior.size=32", "method.network.prior.decoder=\"1x1,4m1,8m4,32m8\"",
     "method.network.prior.encoder=\"32d4,8d2,4d4,1x1\"", "method.network.prior.width=8",
-    "method.network.prior.widths=null", "method.network.prior.patch=1", "method.network.prior.mixtures=2", "val_every=1000", "log_every=2",
+    "method.network.prior.widths=null", "method.network.prior.patch=1", "method.network.prior.mixtures=2",
+    "val_every=1000", "log_every=2",
     "schedule=constant",
 ]  # fmt: skip
 
