@@ -206,7 +206,7 @@ def test_reproduction() -> None:
 def test_training() -> None:
     words = ["recipe=cvdvae", "scale=8", "device=cpu", "budget=48h*4", "method.network.prior_weights=null"]
     module, c = read_training(compose("train", ["recipe=vdvae", "device=cpu", "budget=30m", "seed=3"]))
-    assert (c.budget, c.precision, c.betas, c.scale) == (1800.0, "bf16", (0.9, 0.9), None)
+    assert (c.budget, c.precision, c.betas, c.scale) == (1800.0, "bf16", (0.9, 0.99), None)
     assert c.out.parent == Path("results/training")
     assert c.record["seed"] == 3
     assert "out" not in c.record
