@@ -115,10 +115,15 @@ def write_json(path: Path, content: Any) -> None:
     write_atomic(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
 
 
+RUN_LENGTHS = 3
+"""Z_RLE among zlib's strategies."""
+
+
 def write_png(path: Path, image: np.ndarray) -> None:
     """Write uint8 [H, W, 3] as PNG atomically."""
     buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, format="PNG", compress_level=1)  # half the time of 6 for a tenth more bytes
+    # a third of the time of level 6, for faces of 64 pixels with no more bytes than level 1 has without run lengths
+    Image.fromarray(image).save(buffer, format="PNG", compress_level=1, compress_type=RUN_LENGTHS)
     write_atomic(path, buffer.getvalue())
 
 
