@@ -28,12 +28,13 @@ class Diffpir(DiffusionSampler):
         zeta: share of the variance of fresh noise (published: 0.25).
         clip: whether the predicted image is kept within [-1, 1] (published: yes).
         as_coded: sigma of images in [0, 1] beside the level of images in [-1, 1], which makes rho four times smaller;
-            sigma at least 0.001; and no fit to y in the last step.
+            sigma at least 0.001; and no last step: its prediction is not used, the noise of level 0.01 stays.
 
     """
 
     facts = Facts(
         title="DiffPIR",
+        version=2,
         uses_tau=False,
         evaluations=100,
         citation="Zhu et al., CVPRW 2023 (github:yuanzhi-zhu/DiffPIR)",
@@ -64,9 +65,10 @@ class Diffpir(DiffusionSampler):
             x0 = prior(x, t).x0
             if self.clip:
                 x0 = x0.clamp(-1, 1)
-            if u >= 0 or not self.as_coded:
-                rho = self.regularisation * (sigma / prior.level(t)) ** 2
-                x0 = x0 + task.pull(x0, task.s.square() / (task.s.square() + rho))
+            if u < 0 and self.as_coded:
+                return x
+            rho = self.regularisation * (sigma / prior.level(t)) ** 2
+            x0 = x0 + task.pull(x0, task.s.square() / (task.s.square() + rho))
             if u < 0:
                 return x0
             noise = (x - prior.signal(t) * x0) / prior.noise(t)

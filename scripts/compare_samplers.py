@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import re
 import sys
 import types
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -318,12 +320,91 @@ def diffpir_fit(folder: Path, case: Case) -> tuple[Fit, Fit]:
     )
 
 
+def assigned(source: str, **values: Any) -> str:
+    """A script with other values of its constants."""
+    for name, value in values.items():
+        source, found = re.subn(rf"^(\s*{name}\s*=\s).*$", rf"\g<1>{value!r}", source, count=1, flags=re.MULTILINE)
+        assert found, name
+    return source
+
+
+class Loaded(nn.Module):
+    """A network whose weights are there already."""
+
+    def __init__(self, call: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.forward = call
+
+    def load_state_dict(self, *_: Any, **__: Any) -> Any:
+        """Do nothing."""
+
+
+def diffpir(folder: Path, case: Case, draws: Draws | None, steps: int) -> tuple[Tensor, Tensor]:
+    """Their last x and x0: their script with one image of ours, its start and block means as the kernel."""
+    import scipy.interpolate
+
+    scipy.interpolate.interp2d = None  # gone from SciPy, imported and not used
+    y, start = ((image / 2 + 0.5)[0].permute(1, 2, 0).numpy() for image in (case.task.y, case.task.svd.v(case.task.z)))
+    kernels = np.empty((1, 3), dtype=object)
+    kernels[0, SCALE - 2] = np.pad(np.full((SCALE, SCALE), 1 / SCALE**2), (0, SCALE - 1))  # taps at or after a pixel
+    calls, images, predictions = [], [], []
+
+    def draw(like: Tensor) -> Tensor:
+        calls.append(0)  # the start, then in each step two whose factor is 0 and one
+        return draws() if draws and len(calls) % 3 == 1 else torch.zeros_like(like)
+
+    def keep(x: Tensor) -> Any:
+        images.append(2 * x - 1)
+        return np.zeros((case.size, case.size, 3), np.uint8)
+
+    source = (folder / "main_ddpir_sisr.py").read_text().replace("range(2,13)", "range(1,2)")  # lambda
+    source = assigned(
+        source, noise_level_img=case.operator.sigma, iter_num=steps, calc_LPIPS=False, save_progressive=False,
+        save_L=False,
+    )  # fmt: skip
+    stubs = {"cv2": module("cv2", resize=lambda *_, **__: start, INTER_CUBIC=0), "hdf5storage": module("hdf5storage")}
+    as_float, from_file = Tensor.float, torch.load
+    with checkout(folder, **stubs), normals(draw if draws else None):
+        script: dict[str, Any] = {"__name__": "script"}
+        exec(compile(source, "main_ddpir_sisr", "exec"), script)
+        util, model_fn = script["util"], script["utils_model"].model_fn
+
+        def predicted(*a: Any, **k: Any) -> Tensor:
+            predictions.append(model_fn(*a, **k))
+            return predictions[-1]
+
+        made = importlib.import_module("guided_diffusion.script_util").create_gaussian_diffusion(learn_sigma=True)
+        script["create_model_and_diffusion"] = lambda **_: (Loaded(case.model), made)
+        script["utils_model"].model_fn = predicted
+        script["hdf5storage"].loadmat = lambda _: {"kernels": kernels}
+        script["utils_logger"].logger_info = util.mkdir = lambda *_, **__: None
+        util.get_image_paths = lambda _: ["image.png"]
+        util.imread_uint = lambda *_, **__: np.zeros((case.size, case.size, 3), np.uint8)
+        util.imresize_np = lambda *_: y
+        util.tensor2uint = keep
+        normal = np.random.normal
+        np.random.normal = lambda *_: 0.0  # type: ignore[assignment]
+        Tensor.float = lambda self: self.to(torch.get_default_dtype())  # type: ignore[method-assign]
+        torch.load = lambda *_, **__: {}
+        try:
+            script["main"]()
+        finally:
+            np.random.normal, Tensor.float, torch.load = normal, as_float, from_file  # type: ignore[method-assign]
+    return images[-1], predictions[-1]
+
+
 def compare_diffpir(folder: Path) -> None:
-    """The step that fits y."""
+    """The step that fits y, and whole trajectories of one row."""
     theirs, ours = diffpir_fit(folder, Case(0.05))
     x0 = Draws()()
     for rho in (0.01, 1.0, 100.0):
         print(f"diffpir, data_solution at rho {rho}: {error(ours(x0, rho), theirs(x0, rho)):.1e}")
+    one = (1, *SHAPE[1:])
+    case = Case(0.05, one)
+    for steps in (20, 100):
+        x, last = diffpir(folder, case, Draws(one), steps)
+        mine = case.ours("diffpir", Draws(one), steps=steps, as_coded=True)
+        print(f"diffpir, {steps} steps: {error(mine, x):.1e}; their last x0 (not saved): {error(last, x):.1e} away")
 
 
 def daps_prior(case: Case, steps: int, ode_steps: int) -> DiffusionPrior:
@@ -415,6 +496,20 @@ def pnpdm_step(folder: Path, case: Case, drawn: bool = True) -> tuple[Proximal, 
         return svd.v(c + gain * (case.task.z - c) + (rho**2 * (1 - gain)).sqrt() * noise)
 
     return theirs, ours
+
+
+def pnpdm(folder: Path, case: Case, draws: None, steps: int) -> Tensor:
+    """An iteration of theirs, `vp_sde`: the likelihood step at rho 10 and their prior step; it draws its own noise."""
+    likelihood, _ = pnpdm_step(folder, case, drawn=False)
+    with checkout(folder, pnpdm__samplers=module("pnpdm.samplers", __path__=[str(folder / "pnpdm" / "samplers")])):
+        preconditioned = importlib.import_module("pnpdm.models.edm.edm").VPPrecond(case.model, case.size)
+        denoiser = importlib.import_module("pnpdm.samplers.pnp_edm.denoiser_edm").Denoiser_EDM(
+            preconditioned, "cpu", num_steps=2 * steps,  # half of them lie below rho
+            solver="euler", discretization="vp", schedule="vp", scaling="vp", mode="sde",
+        )  # fmt: skip
+    z = likelihood(torch.zeros(case.shape), torch.zeros(case.shape), 10.0)
+    found: Tensor = denoiser(z, 10.0)
+    return found
 
 
 def compare_pnpdm(folder: Path) -> None:

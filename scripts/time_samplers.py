@@ -7,7 +7,7 @@ one row, float32, one thread, freed memory kept, and our network with random wei
 seconds of a step; milliseconds of a step without the network, for which a function stands that returns its input; the
 largest memory of the process. Seconds are those of the processor, which other processes change little. A step lasts
 from one call of the network to that of the next step, so that nothing that happens once counts. DAPS' step is a level:
-five Euler and 100 Langevin steps.
+five Euler and 100 Langevin steps, PnP-DM's an evaluation in the reverse diffusion of one iteration.
 """
 
 from __future__ import annotations
@@ -82,6 +82,10 @@ LOOPS = {
     "PiGDM, as coded": Loop("algos/reddiff.py", 0.05, published.pigdm, {"name": "pigdm", "rule": "code"}),
     "PiGDM, full rule (published: as coded)": Loop("algos/reddiff.py", 0.05, published.pigdm, {"name": "pigdm"}),
     "RED-diff": Loop("algos/reddiff.py", 0.05, published.reddiff, {"name": "reddiff"}),
+    "DiffPIR, as coded": Loop("utils/utils_sisr.py", 0.05, published.diffpir, {"name": "diffpir", "as_coded": True}),
+    "PnP-DM, an evaluation": Loop(
+        "pnpdm/tasks/super_resolution_svd.py", 0.05, published.pnpdm, {"name": "pnpdm", "variance": "sde"}
+    ),
     "DAPS": Loop("cores/mcmc.py", 0.05, published.daps, {"name": "daps"}, 5),
 }
 FUNCTIONS: dict[str, tuple[str, Callable[[Path, Case], tuple[Any, Any]], int]] = {
@@ -131,7 +135,10 @@ def loop_cost(name: str, folder: Path, ours: bool, config: UnetConfig, alone_onl
         case = Case(loop.sigma, shape, clock)
         if ours:
             prior = published.daps_prior(case, steps, loop.evaluations) if loop.evaluations > 1 else None
-            x = case.ours(normal=lambda: torch.randn(shape), prior=prior, steps=steps, **loop.ours)
+            count: dict[str, Any] = (
+                {"steps": 1, "inner": 2 * steps} if loop.ours["name"] == "pnpdm" else {"steps": steps}
+            )
+            x = case.ours(normal=lambda: torch.randn(shape), prior=prior, **count, **loop.ours)
         else:
             found = loop.theirs(folder, case, None, steps)
             x = found if isinstance(found, Tensor) else found[0]
