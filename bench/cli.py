@@ -446,26 +446,16 @@ def _export(words: list[str]) -> int:
 def _write_results(directory: RunDir, paper: bool) -> str:
     """Write tables, figures and the report of a run directory; return the table for the console."""
     from bench.paper.tables import write_paper
-    from bench.report.calibration import write_calibration
-    from bench.report.figures import sample_grids
     from bench.report.html.page import REPORT, write_report
-    from bench.report.plots import write_plots
-    from bench.report.scores import write_scores
-    from bench.report.tables import write_tables
-    from bench.report.truth import write_truth
+    from bench.report.write import write_all
 
     for cell in directory.claimed():
         if half := len(cell.half_done()):
             sentence = f"{half} images have rows of one kind alone, which the same run computes again"
             print(f"bench: {cell.folder}: {sentence}; they are left out.", file=sys.stderr)
-    table = write_tables(directory)
-    rows = write_truth(directory)
-    write_calibration(directory, rows)
-    write_scores(directory, rows)
+    table = write_all(directory)
     if paper:
         write_paper(directory)
-    sample_grids(directory)
-    write_plots(directory)
     write_report([directory], directory.path / REPORT)
     return table
 

@@ -19,6 +19,10 @@ AHEAD = 2
 """Tasks that a worker has at most, so that it need not wait for the next one."""
 KILLS = 3
 """Workers that a task may kill."""
+LOSSES = 10
+"""Workers that a task, or a worker's beginning, may lose to nodes that went and jobs that were ended."""
+PATIENCE = 30.0
+"""Seconds without any worker after which a person is told that they wait."""
 NEVER = 10**9
 """Seconds, and items, between lines of progress that tqdm would show by itself; it shows what `_show` tells it."""
 SHOWN = 8
@@ -40,6 +44,7 @@ class Task:
     name: str
     size: int = 1
     kills: int = 0
+    losses: int = 0
 
 
 @dataclass
@@ -52,6 +57,7 @@ class _Worker:
     since: float = 0.0
     """When it began with its first task."""
     failed_starts: int = 0
+    lost_starts: int = 0
 
 
 class Dealer:
@@ -80,9 +86,13 @@ class Dealer:
             BenchError: none can start.
 
         """
+        since: float | None = time.monotonic()
         while not any(w.state == "ready" for w in self._workers):
             for event in self.pool.events(1.0):
                 self._begin_or_end(event)
+            if since is not None and time.monotonic() - since > PATIENCE:
+                self._say(f"No worker of {self.pool.count} has begun yet: they wait for cores, GPUs or a queue.")
+                since = None
         return [w.facts for w in self._workers if w.state == "ready"]
 
     def deal(
@@ -98,7 +108,8 @@ class Dealer:
         Args:
             tasks: the work.
             done: told of each that is done, with what the worker answered.
-            failed: told of each that cannot be done, and why: it has killed `KILLS` workers, or raised an error.
+            failed: told of each that cannot be done, and why: it has killed `KILLS` workers, was lost with `LOSSES`, or
+                raised an error.
             skip: whether a task is no longer wanted, asked before it is sent.
             alone: one worker at a time while all others are idle, as where times are measured.
 
@@ -156,7 +167,7 @@ class Dealer:
         seconds, items = self._seconds.get(task.name, (0.0, 0))
         self._seconds[task.name] = seconds + now - worker.since, items + task.size
         worker.since = now
-        worker.failed_starts = 0
+        worker.failed_starts = worker.lost_starts = 0
         assert event.result is not None
         return task, event.result
 
@@ -173,14 +184,16 @@ class Dealer:
         self, worker: _Worker, event: Event, waiting: deque[Task], failed: Callable[[Task, str], None], bar: Any
     ) -> None:
         """Take the tasks of a worker that died; the one that it was doing may have been the reason."""
-        if event.kind != "died" or not worker.tasks:
+        if event.kind not in ("died", "away") or not worker.tasks:
             return
         first = worker.tasks[0]
         first.kills += not event.innocent
-        if first.kills >= KILLS:
+        first.losses += event.innocent
+        if first.kills >= KILLS or first.losses >= LOSSES:
             worker.tasks.popleft()
             bar.update(first.size)
-            failed(first, f"it killed {KILLS} workers; the last {event.reason}")
+            what = f"it killed {KILLS} workers" if first.kills >= KILLS else f"it was lost with {LOSSES} workers"
+            failed(first, f"{what}; the last {event.reason}")
         waiting.extendleft(reversed(worker.tasks))
         worker.tasks.clear()
 
@@ -194,8 +207,9 @@ class Dealer:
         elif event.kind == "died":
             started = worker.state == "ready"
             worker.failed_starts += not (started or event.innocent)
+            worker.lost_starts += not started and event.innocent
             worker.state, worker.facts = "starting", {}
-            if worker.failed_starts < KILLS:
+            if worker.failed_starts < KILLS and worker.lost_starts < LOSSES:
                 self._say(
                     f"Worker {event.worker}{f' on {node}' if node else ''} {event.reason}; another takes its work."
                 )
@@ -203,6 +217,9 @@ class Dealer:
                 return
             worker.state = "refused"
             self._none_left(f"it {event.reason}")
+        elif event.kind == "away":
+            worker.state, worker.facts = "starting", {}
+            self._say(f"Worker {event.worker}{f' on {node}' if node else ''} {event.reason}; another takes its work.")
         elif event.kind == "refused":
             worker.state = "refused"
             self._say(f"Worker {event.worker} cannot work: {event.reason}")

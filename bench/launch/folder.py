@@ -34,6 +34,7 @@ from bench.errors import BenchError
 from bench.files import disk_errors, read_json, write_atomic, write_json
 from bench.launch.parcel import ERROR, Parcel
 from bench.launch.pool import Event, Job, Pool, answer, make_worker
+from bench.launch.settings import check_gpus
 
 LOOK = 0.05
 """Seconds between looks into a folder."""
@@ -45,6 +46,8 @@ ASK = 1.0
 """Seconds between questions whether a job goes on."""
 GRACE = 5.0
 """Seconds that a worker has to end by itself."""
+DESERTED = 75
+"""Exit code of a worker whose driver is silent."""
 
 
 class FolderPool(Pool):
@@ -68,6 +71,8 @@ class FolderPool(Pool):
         self._heard = [(0, 0)] * count
         """Time and number of its file."""
         self._running = [False] * count
+        self._answered = [0] * count
+        """Tasks since a worker has begun."""
         shutil.rmtree(folder, ignore_errors=True)
         write_json(folder / "job.json", asdict(job))
         write_atomic(folder / "driver", "0")
@@ -89,6 +94,10 @@ class FolderPool(Pool):
     @abstractmethod
     def _ended(self, worker: int) -> tuple[str, bool] | None:
         """How the process or job of a worker has ended, and whether it was surely not its task; None if it has not."""
+
+    def _is_away(self, worker: int) -> bool:
+        """Whether the job of a worker that had begun waits in a queue again."""
+        return False
 
     @abstractmethod
     def _end(self) -> None:
@@ -135,7 +144,17 @@ class FolderPool(Pool):
         if ended is not None and not any(e.kind in ("refused", "died") for e in found):
             self._running[worker] = False
             found.append(Event(worker, "died", reason=self._with_last_words(worker, ended[0]), innocent=ended[1]))
+        elif self._start[worker] is not None and self._is_away(worker):
+            self._forget(worker)
+            self._start[worker] = None
+            found.append(Event(worker, "away", reason="was preempted and waits in the queue", innocent=True))
         return found
+
+    def _forget(self, worker: int) -> None:
+        """Take back what a worker was sent."""
+        for name in self._sent[worker]:
+            (self._place(worker) / "in" / name).unlink(missing_ok=True)
+        self._sent[worker].clear()
 
     def _hello(self, worker: int) -> list[Event]:
         """Whether a worker has begun, or begun anew, as a job does that was preempted and came back."""
@@ -150,16 +169,15 @@ class FolderPool(Pool):
         said = read_json(path, dict[str, Any])
         before = self._start[worker]
         self._start[worker] = said["start"]
+        self._answered[worker] = 0
         if ERROR in said:
             self._running[worker] = False
             return [Event(worker, "refused", reason=said[ERROR])]
         ready = Event(worker, "ready", Parcel(said["facts"]))
         if before is None:
             return [ready]
-        for name in self._sent[worker]:
-            (self._place(worker) / "in" / name).unlink(missing_ok=True)
-        self._sent[worker].clear()
-        return [Event(worker, "died", reason="was preempted and has come back", innocent=True), ready]
+        self._forget(worker)
+        return [Event(worker, "away", reason="was preempted and has come back", innocent=True), ready]
 
     def _answers(self, worker: int) -> list[Event]:
         found = []
@@ -171,6 +189,7 @@ class FolderPool(Pool):
                 break
             path.unlink()
             self._sent[worker].popleft()
+            self._answered[worker] += 1
             try:
                 found.append(Event(worker, "done", Parcel.from_bytes(content)))
             except ValueError as error:
@@ -202,11 +221,7 @@ class ProcessPool(FolderPool):
     def __init__(self, folder: Path, job: Job, count: int) -> None:
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
         self._devices = visible_gpus() if job.gpus else []
-        if job.gpus * count > len(self._devices):
-            raise BenchError(
-                f"{count} workers of {job.gpus} GPUs need {job.gpus * count}, this machine has {len(self._devices)}: "
-                "use a smaller launch.workers or launch.gpus=0."
-            )
+        check_gpus(count, job.gpus, len(self._devices))
         super().__init__(folder, job, count)
 
     def _launch(self, worker: int) -> None:
@@ -228,6 +243,8 @@ class ProcessPool(FolderPool):
 
     def _ended(self, worker: int) -> tuple[str, bool] | None:
         code = self._processes[worker].poll()
+        if code == DESERTED:
+            return f"has heard nothing of this process for {SILENCE:.0f} seconds", True
         return None if code is None else (how_it_ended(code), False)
 
     def _end(self) -> None:
@@ -282,6 +299,8 @@ class SlurmPool(FolderPool):
             self._executor.update_parameters(slurm_additional_parameters=options)
         self._jobs: dict[int, Any] = {}
         self._asked: dict[int, float] = {}
+        self._looked: dict[int, float] = {}
+        self._seen_running: set[int] = set()
         self._first: list[int] | None = []
 
     def _launch(self, worker: int) -> None:
@@ -302,13 +321,36 @@ class SlurmPool(FolderPool):
         self._asked[worker] = time.monotonic()
         if not job.done():
             return None
-        state = str(job.state).split(" ")[0]
-        return f"ended as {state}", state in ("NODE_FAIL", "PREEMPTED", "TIMEOUT", "CANCELLED", "BOOT_FAIL")
+        state = _state(job)
+        if state == "TIMEOUT":  # of a task that takes longer than the job may
+            return f"ended as {state} (launch.minutes)", self._answered[worker] > 0 or not self._sent[worker]
+        return f"ended as {state}", state in ("NODE_FAIL", "PREEMPTED", "CANCELLED", "BOOT_FAIL")
+
+    def _hello(self, worker: int) -> list[Event]:
+        found = super()._hello(worker)
+        if found:
+            self._seen_running.discard(worker)
+        return found
+
+    def _is_away(self, worker: int) -> bool:
+        job = self._jobs.get(worker)
+        if job is None or time.monotonic() < self._looked.get(worker, 0.0) + ASK:
+            return False
+        self._looked[worker] = time.monotonic()
+        state = _state(job)
+        if state == "RUNNING":  # what Slurm says is late: a job that has come back may still be called waiting
+            self._seen_running.add(worker)
+        return worker in self._seen_running and state in ("PENDING", "REQUEUED")
 
     def _end(self) -> None:
         for job in self._jobs.values():
             if not job.done():
                 job.cancel(check=False)
+
+
+def _state(job: Any) -> str:
+    """Slurm's word for where a job is; "CANCELLED by 1000" is CANCELLED."""
+    return str(job.state).split(" ")[0]
 
 
 class Serve:
@@ -366,7 +408,7 @@ def serve(folder: Path, worker: str, parent: int | None = None) -> None:
 
 
 def _end_with_driver(folder: Path, parent: int | None) -> None:
-    """End this process when the driver's counter stands still, or the driver is another process's child."""
+    """End this process when the driver's counter stands still, or the driver is no longer its parent."""
     beat, since = "", time.monotonic()
     while True:
         time.sleep(1.0)
@@ -377,7 +419,7 @@ def _end_with_driver(folder: Path, parent: int | None) -> None:
             if now != beat:
                 beat, since = now, time.monotonic()
         if time.monotonic() - since > SILENCE:
-            os._exit(0)
+            os._exit(DESERTED)
 
 
 def how_it_ended(code: int) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from bench.errors import BenchError
 from bench.launch.parcel import ERROR, Parcel
 from bench.launch.pool import Event, Job, Pool, answer, make_worker
-from bench.launch.settings import LaunchConfig, check_cores, cores
+from bench.launch.settings import LaunchConfig, check_cores, check_gpus, cores
 
 
 class RayPool(Pool):
@@ -43,7 +43,12 @@ class RayPool(Pool):
             self._connect(config)
         there = ray.cluster_resources()
         if self._here:
-            check_cores(config, int(there.get("CPU", 0)), job.threads, "this machine")
+            try:
+                check_cores(config, int(there.get("CPU", 0)), job.threads, "this machine")
+                check_gpus(config.workers or 1, job.gpus, int(there.get("GPU", 0)))
+            except BenchError:
+                self.close()
+                raise
         if config.workers is not None:
             self.count = config.workers
         else:
@@ -118,10 +123,10 @@ class RayPool(Pool):
     def _died(self, worker: int, error: Exception) -> Event:
         self._refs[worker].clear()
         self._ray.kill(self._actors[worker])  # whatever is left of it
-        text = str(error)
-        node = getattr(error, "preempted", False) or ("node" in text and ("has died" in text or "terminated" in text))
-        reason = "is gone with its node" if node else f"has died ({' '.join(text.split())[:300]})"
-        return Event(worker, "died", reason=reason, innocent=bool(node))
+        text = " ".join(str(error).split())
+        node = getattr(error, "preempted", False) or node_is_gone(text)
+        reason = "is gone with its node" if node else f"has died ({text[:300]})"
+        return Event(worker, "died", reason=reason, innocent=node)
 
     def close(self) -> None:
         """End the actors, and Ray where it was started here."""
@@ -129,6 +134,14 @@ class RayPool(Pool):
             self._ray.kill(actor)
         if self._started:
             self._ray.shutdown()
+
+
+def node_is_gone(text: str) -> bool:
+    """Whether Ray says that an actor's node has gone, not its process.
+
+    Its text on a process that was killed has the words node, died and terminated, too.
+    """
+    return "its node has died" in text or "node was terminated" in text
 
 
 class _Actor:

@@ -47,15 +47,16 @@ class Event:
     Attributes:
         worker: its number.
         kind: "ready" (`result` has its facts), "refused" (it cannot work: `reason`), "done" (`result` is the answer to
-            the first task that it was sent and has not answered), or "died".
+            the first task that it was sent and has not answered), "died", or "away" (its job waits in a queue again and
+            will be ready later, by itself).
         result: see there.
-        reason: why it died or refused.
+        reason: why it died, refused or is away.
         innocent: whether it surely was not its task that it died of (its node is gone, or was taken from it).
 
     """
 
     worker: int
-    kind: Literal["ready", "refused", "done", "died"]
+    kind: Literal["ready", "refused", "done", "died", "away"]
     result: Parcel | None = None
     reason: str = ""
     innocent: bool = False

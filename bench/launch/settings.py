@@ -59,3 +59,12 @@ def check_cores(config: LaunchConfig, there: int, cpus: int, where: str) -> None
         raise BenchError(
             f"{workers} workers of {cpus} threads need {workers * cpus} cores, {where} has {there}: use {mend}."
         )
+
+
+def check_gpus(workers: int, gpus: int, there: int) -> None:
+    """Raise BenchError where the workers need more GPUs than this machine has."""
+    if workers * gpus > there:
+        raise BenchError(
+            f"{workers} workers of {gpus} GPUs need {workers * gpus}, this machine has {there}: use a smaller "
+            "launch.workers or launch.gpus=0."
+        )

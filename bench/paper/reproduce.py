@@ -28,15 +28,14 @@ from bench.report.figures import (
     SAME_RUN,
     Strip,
     picture_grid,
-    sample_grids,
     sample_heads,
     sample_picture,
     save,
     strips_of_image,
 )
 from bench.report.html.page import REPORT, write_report
-from bench.report.plots import write_plots
-from bench.report.tables import row_title, write_tables
+from bench.report.tables import row_title
+from bench.report.write import write_all
 from bench.run.cell import CellKey
 from bench.run.runner import Session, open_run
 from bench.run.samples import read_picture
@@ -215,9 +214,7 @@ def _write_tables(r: Reproduction, directory: RunDir, entries: Mapping[str, Sequ
             write = write_appendix if name == "appendix" else write_paper_table
             print(f"\n{name}\n{write(directory, name, lines, r.run.out / 'paper', _where(r))}")
     if "plots" in r.parts and any_rows:
-        write_tables(directory)
-        sample_grids(directory)
-        write_plots(directory)
+        write_all(directory)
 
 
 def _where(r: Reproduction) -> str:

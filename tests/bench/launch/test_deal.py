@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import pytest
 
 from bench.errors import BenchError
-from bench.launch.deal import KILLS, Dealer, Task
+from bench.launch.deal import KILLS, LOSSES, Dealer, Task
 from bench.launch.parcel import ERROR, Parcel
 from bench.launch.pool import Event, Pool
 
@@ -24,6 +24,8 @@ class Scripted(Pool):
         self.refusing, self.unable = refusing, unable
         self.queues: list[deque[Parcel] | None] = [None] * count
         self.starts = [0] * count
+        self.innocent = False
+        self.away = False
         self.most_at_once = 0
         self.done: list[tuple[int, int]] = []
 
@@ -44,7 +46,7 @@ class Scripted(Pool):
             return Event(w, "refused", reason="there is no dataset")
         if self.queues[w] is None:
             if self.unable:
-                return Event(w, "died", reason="ended with code 1")
+                return Event(w, "died", reason="ended with code 1", innocent=self.innocent)
             self.queues[w] = deque()
             return Event(w, "ready", Parcel({"node": f"node{w}"}))
         if not self.queues[w]:
@@ -52,7 +54,10 @@ class Scripted(Pool):
         number = self.queues[w].popleft().content["number"]
         if self.deaths.get(number, 0):
             self.deaths[number] -= 1
-            return Event(w, "died", reason="was killed by SIGKILL")
+            if self.away:
+                self.queues[w] = None
+                return Event(w, "away", reason="waits in the queue", innocent=True)
+            return Event(w, "died", reason="was killed by SIGKILL", innocent=self.innocent)
         self.done.append((w, number))
         return Event(w, "done", Parcel({ERROR: "it is odd"} if number == 13 else {"square": number**2}))
 
@@ -113,6 +118,33 @@ def test_a_task_that_always_kills_fails_and_the_others_are_done() -> None:
     assert sorted(squares) == [0, 1, 2, 4, 5, 6, 7]
     assert failed == {3: "it killed 3 workers; the last was killed by SIGKILL"}
     assert 100 - pool.deaths[3] == KILLS
+
+
+def test_a_task_that_is_lost_again_and_again_fails_too() -> None:
+    """As one that takes longer than a job may."""
+    pool = Scripted(2, deaths={3: 100})
+    pool.innocent = True
+    _, squares, failed = deal(pool, range(8))
+    assert sorted(squares) == [0, 1, 2, 4, 5, 6, 7]
+    assert failed == {3: f"it was lost with {LOSSES} workers; the last was killed by SIGKILL"}
+
+
+def test_workers_whose_nodes_go_while_they_begin_are_not_started_forever() -> None:
+    pool = Scripted(2, unable=True)
+    pool.innocent = True
+    with pytest.raises(BenchError, match="No worker can start: it ended with code 1"):
+        deal(pool, range(3))
+    assert pool.starts == [LOSSES, LOSSES]
+
+
+def test_who_waits_in_a_queue_again_is_not_started_twice_and_others_take_its_tasks() -> None:
+    pool = Scripted(2, deaths={3: 1})
+    pool.away = True
+    said, squares, failed = deal(pool, range(8))
+    assert squares == {n: n**2 for n in range(8)}
+    assert not failed
+    assert pool.starts == [1, 1]
+    assert said[0].endswith("waits in the queue; another takes its work.")
 
 
 def test_an_error_is_no_death() -> None:

@@ -39,7 +39,11 @@ def test_parts_share_their_rows_and_resume(tmp_path: Path, capsys: pytest.Captur
     assert "samples left" in said
     assert "Time: about" in said
     assert "GB free" in said
-    for name in ("figure1", "figure3", "figure4", "figure5", "figure6", "pareto_x4", "distributions_x8", "samples_x8"):
+    assert {"energy", "rank_error"} <= set(pd.read_csv(tmp_path / "truth.csv").columns)
+    for name in (
+        "figure1", "figure3", "figure4", "figure5", "figure6", "pareto_x4", "distributions_x8", "samples_x8", "tarp_x4",
+        "coverage_x8",
+    ):  # fmt: skip
         assert (tmp_path / "figures" / f"{name}.png").is_file(), name
         assert (tmp_path / "figures" / f"{name}.pdf").is_file(), name
     for name in ("table1", "table1_published", "table1_beside", "table2", "table2_published", "table2_beside"):

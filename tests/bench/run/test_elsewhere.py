@@ -152,6 +152,18 @@ def test_ray_of_this_machine(configure: Configure, mortal, one_process: RunDir, 
 
 
 @pytest.mark.slow
+def test_a_batch_that_always_kills_is_recorded_on_ray_too(configure: Configure, mortal) -> None:
+    """What Ray says of a process that was killed is not taken for a node that has gone."""
+    pytest.importorskip("ray")
+    config = configure(*QUICK, "launch=ray", "launch.workers=2")
+    directory, complete = run(mortal(config, always="test-000003"))
+    assert not complete
+    assert [f["image"] for f in directory.failures] == ["test-000002", "test-000003"]
+    assert "its batch failed: it killed 3 workers" in directory.failures[0]["reason"]
+    assert sorted(rows(directory)[0]["index"].unique()) == [0, 1, 4, 5, 6]
+
+
+@pytest.mark.slow
 def test_a_node_that_is_lost(
     configure: Configure, mortal, one_process: RunDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
