@@ -3,32 +3,40 @@
     scripts/gpu FOLDER [--minutes 9] [--wheels WHEELS] [--public FOLDER] [--only tests equal ...]
 
 does as many pieces as fit into the minutes and exits with 75 while there are more; the same command goes on. What is
-done is in FOLDER/pieces, all of it in FOLDER/gpu.json and gpu.md. A piece that fails is written down with its reason,
-and the exit code of the last call is 1; delete its file to try it again.
+done is in FOLDER/pieces, all of it in FOLDER/gpu.json and gpu.md. A piece that fails, or takes over three times what it
+was planned for, is written down with its reason; the exit code of the last call is 1 where there is one, where a test
+fails, or where float32 samples differ from the CPU's by more than 1e-4. Delete a piece's file to try it again.
 
 - `tests`: the tests that need a GPU (tests/test_gpu.py) and those of mixed devices.
 - `equal`: every method with shipped weights, samples on the GPU against the CPU's with the same noise: float32 without
   TF32 (at most 1e-4 of intensities in [0, 1]), with TF32, and in bf16.
-- `speed`: the four full-size networks with random weights, x8 and x4: every option of `compute` alone and all together.
+- `speed`: the four full-size networks with random weights: at x8 every option of `compute` alone, TF32, and all options
+  together; at x4 none and all.
 - `memory`: seconds a sample and peak memory with 1, 2, 4, ... samples together.
 - `public`: the public code and ours in one process. `--public` names a folder with checkouts of
   github:jprost76/srvdvae, JingyunLiang/HCFlow, Janspiry/Image-Super-Resolution-via-Iterative-Refinement and
   DPS2022/diffusion-posterior-sampling under the last part of their names.
 - `noise`: streams drawn on the CPU and moved, against the same number drawn on the device (scripts/philox.py).
 
-A machine without a network: `python -m scripts.train_shipped --make-wheels WHEELS` brings the few pure Python packages
-that PyTorch's image lacks. `--device cpu --small` tries the pieces where there is no GPU; its figures mean nothing.
+TF32 is off everywhere but where a row names it.
+
+A machine without a network: `python -m scripts.train_shipped --make-wheels WHEELS --python 3.12` brings the few
+packages that PyTorch's image lacks. `--device cpu --small` tries the pieces where there is no GPU; its figures mean
+nothing.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
+import signal
 import subprocess
 import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -43,6 +51,10 @@ STEPS = {"sr3": 20, "dps": 20}
 """Steps of a network's trajectory that are timed; a sample of the protocol has 2000 and 1000 of the same."""
 SAMPLES = 8
 ROWS = (1, 2, 4, 8, 16, 32)
+SAME = 1e-4
+"""Largest difference that float32 samples may have from the CPU's."""
+PATIENCE = 3
+"""Times its planned minutes that a piece may take."""
 PUBLIC = {
     "cvdvae": ("srvdvae", ["scripts.compare_vdvae", "--cvdvae", "{}", "--samples", "5"]),
     "hcflow": ("HCFlow", ["scripts.compare_hcflow", "{}", "--samples", "5"]),
@@ -71,7 +83,7 @@ class Piece:
     @property
     def file(self) -> str:
         """Its file in FOLDER/pieces."""
-        return f"{self.kind}-{self.name.replace('/', '-')}.json"
+        return f"{self.kind}-{re.sub('[^A-Za-z0-9_]+', '-', self.name)}.json"
 
 
 class Measurement:
@@ -92,58 +104,60 @@ class Measurement:
 
     def pieces(self) -> Iterator[Piece]:
         """In the order of their worth."""
-        yield Piece("tests", "device", 3, self.tests)
+        yield Piece("tests", "device", 2, self.tests)
         for label in shipped_methods():
-            yield Piece("equal", label, 0.3, partial(self.equal, label))
+            yield Piece("equal", label, 0.15, partial(self.equal, label))
         for label in self.labels:
-            for scale in (8, 4):
-                yield Piece("speed", f"{label}/x{scale}", 1.5, partial(self.speed, label, scale))
+            for scale, name, settings in self.options():
+                minutes = 0.75 if settings["compile"] else 0.2
+                measure = partial(self.speed, label, scale, name, settings)
+                yield Piece("speed", f"{label}/x{scale}/{name}", minutes, measure)
         for label in self.labels:
-            yield Piece("memory", f"{label}/x8", 0.75, partial(self.memory, label))
+            yield Piece("memory", f"{label}/x8", 0.5, partial(self.memory, label))
         for name in PUBLIC:
-            yield Piece("public", name, 0.75, partial(self.beside_public, name))
-        yield Piece("noise", "streams", 0.5, self.noise)
+            yield Piece("public", name, 0.5, partial(self.beside_public, name))
+        yield Piece("noise", "streams", 0.3, self.noise)
+
+    def options(self) -> Iterator[tuple[int, str, dict[str, Any]]]:
+        """Scale, name and settings of the rows of a network's table of speed; what is compiled comes last."""
+        from scripts.speed_options import OFF, cases
+
+        found = cases(SAMPLES if not self.small else 2) | {"TF32": OFF}
+        rows = [(8, name, s) for name, s in found.items()] + [(4, name, found[name]) for name in ("none", "all")]
+        yield from sorted(rows, key=lambda row: row[2]["compile"] is not False and bool(row[2]["compile"]))
 
     def tests(self) -> dict[str, Any]:
         """Run the tests that need a device; their closing line."""
         words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_gpu.py", "tests/test_devices.py"]
-        done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False)
+        done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False)  # ended by `limit`
         lines = (done.stdout + done.stderr).strip().splitlines() or ["nothing printed"]
         return {"passed": done.returncode == 0, "line": lines[-1], "tail": lines[-30:]}
 
     def equal(self, label: str) -> dict[str, float]:
         """Largest difference of samples from the CPU's, per precision."""
-        import torch
-
         words = [f"methods=[{label}]", *self._steps(label, 10)]
         expected = self._draw(words, "cpu")[0]
         found = {}
-        for name, tf32, precision in (("float32", False, "32"), ("TF32", True, "32"), ("bf16", False, "bf16")):
-            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
+        for name, precision in (("float32", "32"), ("TF32", "32"), ("bf16", "bf16")):
             if precision != "32" and not has_network(label):
                 continue
             settings = {"precision": precision} if has_network(label) else None
-            found[name] = float((self._draw(words, self.device, settings)[0] - expected).abs().max())
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+            with tf32(name == "TF32"):
+                found[name] = float((self._draw(words, self.device, settings)[0] - expected).abs().max())
         return found
 
-    def speed(self, label: str, scale: int) -> list[dict[str, Any]]:
-        """Every option alone and all together: seconds a sample, memory, change of the images."""
-        from scripts.speed_options import cases
+    def speed(self, label: str, scale: int, name: str, settings: Mapping[str, Any]) -> dict[str, float | None]:
+        """One option: seconds a sample, memory, change of the images from those without any."""
+        import numpy as np
 
-        words = [*self._words(label), f"scale={scale}"]
-        rows: list[dict[str, Any]] = []
-        expected = None
-        for name, settings in cases(SAMPLES if not self.small else 2).items():
-            try:
-                x, seconds, memory = self._draw(words, self.device, settings)
-            except (RuntimeError, MemoryError) as reason:  # one option that does not run must not cost the others
-                rows.append({"options": name, "failed": str(reason).splitlines()[0][:200]})
-                continue
-            expected = x if expected is None else expected
-            change = float((x - expected).abs().max())
-            rows.append({"options": name, "seconds": seconds, "memory_gb": memory, "change": change})
-        return rows
+        with tf32(name == "TF32"):
+            x, seconds, memory = self._draw([*self._words(label), f"scale={scale}"], self.device, settings)
+        kept = self.folder / "expected" / f"{label}-x{scale}.npy"
+        if name == "none":
+            kept.parent.mkdir(exist_ok=True)
+            np.save(kept, x.numpy())
+        change = float(np.abs(x.numpy() - np.load(kept)).max()) if kept.is_file() else None
+        return {"seconds": seconds, "memory_gb": memory, "change": change}
 
     def memory(self, label: str) -> list[dict[str, Any]]:
         """Seconds a sample and peak memory by the number of samples together, as they come from the configuration."""
@@ -172,7 +186,7 @@ class Measurement:
             capture_output=True, text=True, check=False,
         )  # fmt: skip
         if done.returncode:
-            raise RuntimeError(done.stderr.strip().splitlines()[-1])
+            raise RuntimeError((done.stderr.strip().splitlines() or ["it printed no reason"])[-1])
         return {"lines": done.stdout.strip().splitlines()}
 
     def noise(self) -> dict[str, float]:
@@ -217,12 +231,19 @@ class Measurement:
             torch.cuda.synchronize()
 
     def _draw(self, words: Sequence[str], device: str, compute: Mapping[str, Any] | None = None) -> tuple[Any, ...]:
+        import torch
+
         from bench.config import compose, read_config
+        from bench.machine import release_memory
         from scripts.speed_options import OFF, Task
 
         config = read_config(compose("run", [*words, f"device={device}"]))
         settings = None if compute is None else {**OFF, **compute}
-        return Task(config, config.methods[0]).draw(settings, repeats=1 if device == "cpu" else 2)
+        try:
+            return Task(config, config.methods[0]).draw(settings, repeats=1 if device == "cpu" else 2)
+        finally:  # nothing of this one stays on the device while the next is measured
+            torch._dynamo.reset()
+            release_memory()
 
     def _words(self, label: str, n: int | None = None) -> list[str]:
         n = n or (SAMPLES if not self.small else 2)
@@ -241,9 +262,54 @@ class Measurement:
         return [f"methods.{label}.steps={steps}"] if label.split("_")[0] not in ("cvdvae", "hcflow", "bicubic") else []
 
 
+@contextmanager
+def tf32(on: bool) -> Iterator[None]:
+    """Let matrix products and convolutions of float32 be in TF32, or not."""
+    import torch
+
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = on
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+
+
+@contextmanager
+def limit(seconds: float) -> Iterator[None]:
+    """Raise TimeoutError in what takes longer."""
+
+    def ring(*_: Any) -> None:
+        raise TimeoutError(f"it took longer than {seconds / 60:.1f} minutes")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def wrong(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """A sentence on everything that did not go as it must."""
+    found = [
+        f"{kind} {name}: {result['failed']}"
+        for kind, group in results.items()
+        for name, result in group.items()
+        if isinstance(result, dict) and "failed" in result
+    ]
+    for name, result in results.get("tests", {}).items():
+        if result.get("passed") is False:
+            found.append(f"tests {name}: {result['line']}")
+    for name, result in results.get("equal", {}).items():
+        if result.get("float32", 0) > SAME:
+            found.append(f"equal {name}: float32 samples differ from the CPU's by {result['float32']:.1e} ({SAME:g})")
+    return found
+
+
 def shipped_methods() -> list[str]:
     """The methods whose weights are shipped, by the names of their configurations."""
-    return ["bicubic", *SMALL, "ddrm", "ddnm", "pigdm", "diffpir", "daps", "reddiff"]
+    return ["bicubic", *SMALL, "ddrm", "ddnm", "pigdm", "diffpir", "daps", "reddiff", "pnpdm"]
 
 
 def has_network(label: str) -> bool:
@@ -264,12 +330,12 @@ def as_markdown(results: Mapping[str, Any], device: Mapping[str, Any]) -> str:
         if rows:
             lines.extend([f"## {title}", "", tabulate(rows, headers=heads, tablefmt="pipe", floatfmt=".3g"), ""])
 
-    of = {kind: {n: r for n, r in results.get(kind, {}).items()} for kind in KINDS}
-    failed = [
-        (kind, n, r["failed"]) for kind in KINDS for n, r in of[kind].items() if isinstance(r, dict) and "failed" in r
-    ]
-    for kind, name, _ in failed:
-        del of[kind][name]
+    if sentences := wrong(results):
+        lines.extend(["## Wrong", "", *(f"- {sentence}" for sentence in sentences), ""])
+    of = {
+        kind: {n: r for n, r in results.get(kind, {}).items() if not (isinstance(r, dict) and "failed" in r)}
+        for kind in KINDS
+    }
     table("Tests", ["", "closing line"], [(n, r["line"]) for n, r in of["tests"].items()])
     precisions = ("float32", "TF32", "bf16")
     table(
@@ -278,18 +344,21 @@ def as_markdown(results: Mapping[str, Any], device: Mapping[str, Any]) -> str:
     )  # fmt: skip
     heads = ["options", "s a sample", "memory (GB)", "largest change"]
     keys = ("seconds", "memory_gb", "change")
-    for name, rows in of["speed"].items():
-        table(f"Options of {name}", heads, [(r["options"], *(r.get(k, r.get("failed")) for k in keys)) for r in rows])
+    networks: dict[str, list[tuple[Any, ...]]] = {}
+    for name, r in of["speed"].items():
+        network, option = name.rsplit("/", 1)
+        networks.setdefault(network, []).append((option, *(r[k] for k in keys)))
+    for network, options in networks.items():
+        table(f"Options of {network}", heads, options)
     for name, rows in of["memory"].items():
         table(
             f"Samples together, {name}", ["samples", "s a sample", "memory (GB)"],
-            [(r["rows"], *(r.get(k, r.get("failed")) for k in keys[:2])) for r in rows],
+            [(r["rows"], *(r.get(k, r.get("failed")) for k in ("seconds", "memory_gb"))) for r in rows],
         )  # fmt: skip
     for name, r in of["public"].items():
         text = r.get("lines", [r.get("missing")])
         lines.extend([f"## The public code beside ours: {name}", "", *(f"    {line}" for line in text), ""])
     table("Noise (ms)", ["", "ms"], [(k, v) for r in of["noise"].values() for k, v in r.items()])
-    table("Not measured", ["kind", "name", "reason"], failed)
     return "\n".join(lines)
 
 
@@ -322,19 +391,32 @@ def measure_all(measurement: Measurement, folder: Path, minutes: float, only: Se
                 code = AGAIN
                 continue  # a shorter one may fit
             print(f"{piece.kind} {piece.name}", flush=True)
+            left = 60 * minutes - (time.monotonic() - begun)
+            seconds = 60 * PATIENCE * piece.minutes
             try:
-                result = piece.measure()
+                with tf32(False), limit(min(seconds, left)):
+                    result = piece.measure()
+            except TimeoutError as reason:
+                if left < seconds:  # the call is over; the next one has more time for it
+                    code = AGAIN
+                    continue
+                result = {"failed": str(reason)}
             except Exception as reason:  # noqa: BLE001 -- written down; the other pieces go on
                 traceback.print_exc()
-                result = {"failed": f"{type(reason).__name__}: {reason}"[:300]}
+                result = {
+                    "failed": f"{type(reason).__name__}: {str(reason).splitlines()[0] if str(reason) else ''}"[:300]
+                }
+            if "missing" in result:  # to be measured once it is there
+                results.setdefault(piece.kind, {})[piece.name] = result
+                continue
             write_atomic(path, json.dumps(result, indent=1))
         results.setdefault(piece.kind, {})[piece.name] = json.loads(path.read_text())
     device = describe(measurement.device)
     write_atomic(folder / "gpu.json", json.dumps({"device": device, "results": results}, indent=1))
     write_atomic(folder / "gpu.md", as_markdown(results, device))
-    if code == 0 and any("failed" in r for group in results.values() for r in group.values() if isinstance(r, dict)):
-        code = 1
-    return code
+    for sentence in wrong(results):
+        print(f"scripts/gpu: {sentence}", file=sys.stderr)
+    return code or int(bool(wrong(results)))
 
 
 def main(given: Sequence[str] | None = None) -> int:

@@ -15,7 +15,7 @@ or GPUs.
 
 On a machine that has torch but no network, a folder of wheels brings what is missing:
 
-    python -m scripts.train_shipped --make-wheels WHEELS         # here
+    python -m scripts.train_shipped --make-wheels WHEELS --python 3.12         # here
     python -m scripts.train_shipped FOLDER --wheels WHEELS --minutes 9 --back OUT
 
 `--back` copies the half-precision weights of the newest stages there: at most 8 files.
@@ -49,8 +49,9 @@ WHEELS = {
     "filelock": "filelock", "pydantic": "pydantic", "pydantic_core": "pydantic-core",
     "annotated_types": "annotated-types", "typing_inspection": "typing-inspection",
 }  # fmt: skip
-"""What a machine with PyTorch may lack: modules that training imports, and their packages. All are pure Python but
-pydantic-core, whose wheel is for one version of Python."""
+"""What a machine with PyTorch may lack: modules that training imports, and their packages."""
+COMPILED = ("pydantic_core",)
+"""Those of them that are not pure Python: their wheels are for one version of Python."""
 
 
 @dataclass(frozen=True)
@@ -209,10 +210,22 @@ class Driver:
         return process.exitcode
 
 
-def make_wheels(folder: Path) -> None:
-    """Fetch the wheels of what training needs besides torch, in the versions that are installed here."""
-    pinned = [f"{package}=={version(package)}" for package in WHEELS.values()]
-    subprocess.run([sys.executable, "-m", "pip", "wheel", "--no-deps", "-w", str(folder), *pinned], check=True)
+def make_wheels(folder: Path, python: str | None = None) -> None:
+    """Fetch the wheels of what training needs besides torch, in the versions that are installed here.
+
+    Args:
+        folder: where they go.
+        python: version of the Python that takes them, as "3.12", on Linux and x86-64; this one's by default.
+
+    """
+    pinned = {module: f"{package}=={version(package)}" for module, package in WHEELS.items()}
+    compiled = [pinned.pop(module) for module in COMPILED] if python else []
+    pip = [sys.executable, "-m", "pip"]
+    subprocess.run([*pip, "wheel", "--no-deps", "-w", str(folder), *pinned.values()], check=True)
+    if compiled:
+        target = ["--python-version", str(python), "--implementation", "cp", "--platform", "manylinux2014_x86_64"]
+        options = ["--no-deps", "--only-binary=:all:", *target, "-d", str(folder)]
+        subprocess.run([*pip, "download", *options, *compiled], check=True)
 
 
 def install_wheels(folder: Path, site: Path) -> None:
@@ -248,11 +261,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", nargs="+", choices=[s.name for s in STAGES], default=[s.name for s in STAGES])
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--make-wheels", type=Path)
+    parser.add_argument("--python", help="version of the Python that takes the wheels")
     parser.add_argument("--wheels", type=Path)
     parser.add_argument("--back", type=Path)
     a = parser.parse_args(arguments)
     if a.make_wheels:
-        make_wheels(a.make_wheels)
+        make_wheels(a.make_wheels, a.python)
         return 0
     folder: Path = a.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)

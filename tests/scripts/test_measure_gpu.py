@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
 from scripts import philox
-from scripts.measure_gpu import AGAIN, KINDS, Measurement, main, shipped_methods
+from scripts.measure_gpu import AGAIN, KINDS, Measurement, main, shipped_methods, tf32
 
 
 # kat_vectors of github:DEShawResearch/random123, philox4x32 10
@@ -67,8 +68,51 @@ def test_a_piece_that_fails_is_written_down(tmp_path: Path, monkeypatch: pytest.
     assert "the device is on fire" in (tmp_path / "gpu.md").read_text()
 
 
+def test_what_differs_from_the_cpu_and_tests_that_fail_end_with_1(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("scripts.measure_gpu.shipped_methods", lambda: ["hcflow"])
+    monkeypatch.setattr(Measurement, "equal", lambda self, label: {"float32": 2e-4, "TF32": 0.1})
+    monkeypatch.setattr(Measurement, "tests", lambda self: {"passed": False, "line": "1 failed", "tail": []})
+    assert main([str(tmp_path), "--device", "cpu", "--small", "--only", "equal", "tests"]) == 1
+    said = capsys.readouterr().err
+    assert "equal hcflow: float32 samples differ from the CPU's by 2.0e-04" in said
+    assert "tests device: 1 failed" in said
+    assert "1 failed" in (tmp_path / "gpu.md").read_text()
+
+
+def test_a_piece_ends_when_it_takes_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the end of a call it is left for the next one; with all its time it is written down as failed."""
+    monkeypatch.setattr(Measurement, "noise", lambda self: time.sleep(60))
+    monkeypatch.setattr("scripts.measure_gpu.PATIENCE", 0.01)
+    words = [str(tmp_path), "--device", "cpu", "--small", "--only", "noise"]
+    assert main([*words, "--minutes", "1"]) == 1
+    assert "took longer than" in (tmp_path / "gpu.md").read_text()
+    (tmp_path / "pieces" / "noise-streams.json").unlink()
+    monkeypatch.setattr("scripts.measure_gpu.PATIENCE", 1e6)
+    monkeypatch.setattr("scripts.measure_gpu.time.monotonic", lambda: next(clock))
+    clock = iter([0.0, 0.0, 59.9])
+    assert main([*words, "--minutes", "1"]) == AGAIN
+    assert not (tmp_path / "pieces" / "noise-streams.json").exists()
+
+
+def test_tf32_is_on_where_a_row_names_it_alone(tmp_path: Path) -> None:
+    with tf32(True):
+        assert torch.backends.cudnn.allow_tf32
+    assert not torch.backends.cudnn.allow_tf32
+    assert not torch.backends.cuda.matmul.allow_tf32
+
+
 def test_options_of_a_network(tmp_path: Path) -> None:
     measurement = Measurement("cpu", small=True, folder=tmp_path, public=None)
+    named = {f"x{scale}/{name}": settings for scale, name, settings in measurement.options()}
+    assert list(named)[-1] in ("x8/all", "x4/all")
+    assert {"x8/none", "x8/TF32", "x8/bf16", "x8/compile, CUDA graphs", "x4/none"} <= set(named)
+    none = measurement.speed("hcflow", 8, "none", named["x8/none"])
+    half = measurement.speed("hcflow", 8, "bf16", named["x8/bf16"])
+    assert none["change"] == 0.0
+    assert 0 < half["change"] < 0.1
+    assert half["seconds"] > 0
     rows = measurement.memory("cvdvae")
     assert [row["rows"] for row in rows] == [1, 2]
     assert all(row["seconds"] > 0 for row in rows)
