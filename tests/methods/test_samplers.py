@@ -241,6 +241,41 @@ def test_diffpir_fits_each_estimate_to_y_by_least_squares() -> None:
     torch.testing.assert_close(found, x0, atol=1e-9, rtol=0)
 
 
+@pytest.mark.parametrize(("kind", "sigma"), [("bicubic", 0.05), ("bicubic", 0.0), ("inpainting", 0.05), ("blur", 0.05)])
+def test_pigdm_is_its_equations_with_dense_matrices(kind: str, sigma: float) -> None:
+    """J^T A^T (r^2 A A^T + sigma^2 I)^-1 (y - A x0) for an x0 whose Jacobian J is neither diagonal nor constant."""
+    operator = make_operator({"name": kind, "sigma": sigma}, 2, 8, dtype=torch.float64, range=None)
+    kept = torch.tensor([0.9, 0.5, 0.1], dtype=torch.float64)
+
+    def clean(x: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(0.5 * x + 0.3 * x.roll(1, -1) - 0.2 * x.roll(1, 1))
+
+    method = methods.get("pigdm")(unet=UnetConfig(size=8), weights="", steps=3)
+    method.prior = DiffusionPrior(lambda x, t: clean(x), kept, "clean")
+    y = operator.forward(torch.rand(1, 3, 8, 8, dtype=torch.float64))
+    task = Task(operator, y)
+    noise = [torch.randn(1, 3, 8, 8, dtype=torch.float64) for _ in range(3)]
+    draws = iter(noise)
+    found = method.trajectory(task, lambda: next(draws))
+
+    a = operator.forward(torch.eye(192, dtype=torch.float64).view(192, 3, 8, 8)).flatten(1).T
+    target = task.y.flatten()
+    x = math.sqrt(0.1) * torch.linalg.pinv(a) @ target + math.sqrt(0.9) * noise[0].flatten()
+    for t, u in ((2, 1), (1, 0), (0, None)):
+        now, before = float(kept[t]), 1.0 if u is None else float(kept[u])
+        c1 = math.sqrt((1 - before) * (1 - now / before) / (1 - now))
+        c2 = math.sqrt(1 - before - c1**2)
+        x0 = clean(x.view(1, 3, 8, 8)).flatten()
+        jacobian = torch.autograd.functional.jacobian(lambda v: clean(v.view(1, 3, 8, 8)).flatten(), x)
+        middle = (1 - now) * a @ a.T + (2 * sigma) ** 2 * torch.eye(len(a), dtype=torch.float64)
+        gradient = jacobian.T @ a.T @ torch.linalg.pinv(middle, rtol=1e-9) @ (target - a @ x0)
+        factor = math.sqrt(before) * (1 - now) / math.sqrt(now) - c2 * math.sqrt(1 - now)
+        predicted = (x - math.sqrt(now) * x0) / math.sqrt(1 - now)
+        fresh = torch.zeros_like(x) if u is None else noise[2 - t + 1].flatten()
+        x = math.sqrt(before) * x0 + c1 * fresh + c2 * predicted + factor * gradient
+    torch.testing.assert_close(found.flatten(), x, atol=1e-7, rtol=0)
+
+
 def test_the_exact_prior_is_the_datasets() -> None:
     """No network: samples are nearly as near to the truth as the posterior's own, and y is fitted to its noise."""
     from bench.data.gaussians import load_mixture
