@@ -43,6 +43,7 @@ class Ddnm(DiffusionSampler):
 
     facts = Facts(
         title="DDNM",
+        version=2,
         uses_tau=False,
         evaluations=100,
         citation="Wang et al., ICLR 2023 (github:wyhuai/DDNM)",

@@ -29,6 +29,7 @@ class Ddrm(DiffusionSampler):
 
     facts = Facts(
         title="DDRM",
+        version=2,
         uses_tau=False,
         evaluations=20,
         citation="Kawar et al., NeurIPS 2022 (github:bahjat-kawar/ddrm)",

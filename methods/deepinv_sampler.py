@@ -36,6 +36,7 @@ class DeepinvSampler(DiffusionSampler):
 
     facts = Facts(
         title="deepinv",
+        version=2,
         uses_tau=False,
         evaluations=100,
         citation="Tachella et al. 2025 (github:deepinv/deepinv)",

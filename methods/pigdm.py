@@ -31,6 +31,7 @@ class Pigdm(DiffusionSampler):
 
     facts = Facts(
         title="PiGDM",
+        version=2,
         uses_tau=False,
         evaluations=100,
         backward_passes=100,

@@ -28,6 +28,7 @@ class Reddiff(DiffusionSampler):
 
     facts = Facts(
         title="RED-diff",
+        version=2,
         uses_tau=False,
         evaluations=100,
         citation="Mardani et al. 2023, arXiv 2305.04391 (github:NVlabs/RED-diff)",

@@ -51,9 +51,9 @@ class Stage(NamedTuple):
 STAGES = [
     Stage(SHORT, [], 200),
     Stage([*SHORT, *LONG], [], 40),
-    Stage([*SHORT, *LONG], [f"{m}{steps}" for m in QUICK for steps in (20, 100)], 40),
+    Stage([*SHORT, *LONG], [*(f"{m}{steps}" for m in QUICK for steps in (20, 100)), "daps20", "pnpdm20"], 40),
 ]
-"""About half an hour of one idle core, a quarter, and an hour."""
+"""About half an hour of one idle core, a quarter, and an hour and a half."""
 SCALES = [4, 8]
 SIGMAS = [0.05, 0.0]
 

@@ -127,8 +127,8 @@ class DiffusionPrior(Levels):
 
 
 def even(total: int, steps: int) -> list[int]:
-    """`steps` of the steps 0 to total - 1, falling, every (total // steps)-th down to 0 (DDIM)."""
-    return [i * (total // steps) for i in reversed(range(steps))]
+    """`steps` of the steps 0 to total - 1, falling, every (total / steps)-th down to 0, rounded (DDIM)."""
+    return [i * total // steps for i in reversed(range(steps))]
 
 
 def spread(total: int, steps: int) -> list[int]:

@@ -32,9 +32,6 @@ from methods.diffusion.prior import DiffusionPrior, Levels
 from methods.diffusion.schedule import TRAIN_STEPS, linear
 from methods.diffusion.unet import DiffusersNetwork, PriorNetwork, UnetConfig
 
-LINEAR = Levels(linear())
-"""Of all priors but those that bring their own schedule."""
-
 Normal = Callable[[], Tensor]
 """Draws standard normal [R, 3, H, W], a stream of its own for each row."""
 
@@ -148,7 +145,9 @@ class DiffusionSampler(NetworkMethod):
         """The noise levels of the prior, known before it is loaded."""
         if hasattr(self, "prior"):
             return self.prior
-        return self.pretrained.levels if self.pretrained else LINEAR
+        if self.needs_posterior:
+            return Levels(linear())
+        return self.pretrained.levels if self.pretrained else Levels(self.shape.alpha_bar)
 
     @property
     def evaluations(self) -> int:
@@ -171,7 +170,7 @@ class DiffusionSampler(NetworkMethod):
         else:
             ours = PriorNetwork(self.shape)
             self.loaded = {"prior": load_weights(ours, self.weights)}
-            self.prior = DiffusionPrior(self.ready(ours), linear(), self.shape.prediction)
+            self.prior = DiffusionPrior(self.ready(ours), self.shape.alpha_bar, self.shape.prediction)
 
     def ready(self, network: DiffusersNetwork) -> DiffusersNetwork:
         """Place a network for sampling, with the memory for gradients that is asked for."""

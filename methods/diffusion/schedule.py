@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -21,12 +22,20 @@ def cosine(steps: int = TRAIN_STEPS, offset: float = 0.008) -> Tensor:
     return torch.cumprod((kept[1:] / kept[:-1]).clamp(min=0.001), 0)
 
 
-class Schedule(nn.Module):
-    """Coefficients of the linear schedule for training, one per step, as float32 buffers [1000]."""
+SCHEDULES: dict[str, Callable[[], Tensor]] = {"linear": linear, "cosine": cosine}
+"""alpha_bar by name."""
 
-    def __init__(self) -> None:
+
+class Schedule(nn.Module):
+    """Coefficients of a schedule for training, one per step, as float32 buffers [T].
+
+    Args:
+        kept: alpha_bar, float64 [T].
+
+    """
+
+    def __init__(self, kept: Tensor) -> None:
         super().__init__()
-        kept = linear()
         before = torch.cat([torch.ones(1, dtype=torch.float64), kept[:-1]])
         beta = 1 - kept / before
         posterior = beta * (1 - before) / (1 - kept)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from bench.training.trainable import BatchNoise, Trainable, register_trainable
 from methods.diffusion.checkpoints import load_weights
 from methods.diffusion.prior import DiffusionPrior, pairs, spread
-from methods.diffusion.schedule import TRAIN_STEPS, Schedule, linear
+from methods.diffusion.schedule import TRAIN_STEPS, Schedule
 from methods.diffusion.unet import PriorNetwork, UnetConfig
 
 PREVIEW_STEPS = 50
@@ -62,7 +62,7 @@ class DiffusionTraining(Trainable):
         self.network = PriorNetwork(unet)
         if weights:
             load_weights(self.network, weights)
-        self.schedule = Schedule()
+        self.schedule = Schedule(self.network.config.alpha_bar)
 
     def trained(self) -> dict[str, nn.Parameter]:
         """All parameters, by diffusers' names."""
@@ -87,7 +87,7 @@ class DiffusionTraining(Trainable):
     @torch.no_grad()
     def preview(self, x: Tensor, y: Tensor | None, noise: BatchNoise) -> Tensor:
         """Unconditional samples in 50 steps."""
-        prior = DiffusionPrior(self.network, linear(), self.network.config.prediction)
+        prior = DiffusionPrior(self.network, self.network.config.alpha_bar, self.network.config.prediction)
         sample = noise.normal(*x.shape[1:])
         for t, u in pairs(spread(TRAIN_STEPS, PREVIEW_STEPS)):
             estimate = prior(sample, t)

@@ -7,12 +7,14 @@ Source of the shape: github:openai/guided-diffusion as used by github:DPS2022/di
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from diffusers import UNet2DModel
 from torch import Tensor, nn
 
+from methods.diffusion.schedule import SCHEDULES
 from methods.diffusion.shape import UnetShape
 
 
@@ -21,6 +23,8 @@ class UnetConfig(UnetShape):
 
     Attributes:
         head_channels: channels of an attention head.
+        schedule: of the noise that the network is trained on: "linear" (all published files that are known here) or
+            "cosine" (Nichol & Dhariwal 2021), in 1000 steps.
 
     """
 
@@ -28,6 +32,12 @@ class UnetConfig(UnetShape):
     multipliers: Sequence[int] = (1, 1, 2, 2, 4, 4)
     attention: Sequence[int] = (16,)
     head_channels: int = 64
+    schedule: Literal["linear", "cosine"] = "linear"
+
+    @property
+    def alpha_bar(self) -> Tensor:
+        """Of the schedule, float64 [1000], falling."""
+        return SCHEDULES[self.schedule]()
 
 
 def make_unet(config: UnetConfig) -> UNet2DModel:

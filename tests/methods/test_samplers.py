@@ -20,7 +20,7 @@ from methods.ddnm import travel
 from methods.diffusion.checkpoints import GAUSSIANS, SHIPPED, load_weights
 from methods.diffusion.prior import DiffusionPrior, Estimate, polynomial
 from methods.diffusion.sampler import DiffusionSampler, Task
-from methods.diffusion.schedule import linear
+from methods.diffusion.schedule import cosine, linear
 from methods.diffusion.unet import PriorNetwork, UnetConfig
 
 TINY = {"size": 32, "channels": 32, "multipliers": [1, 2], "attention": [16], "head_channels": 16, "patch": 2}
@@ -150,6 +150,15 @@ def test_the_shipped_prior_takes_every_sampler(name: str) -> None:
     method.prepare(make_operator({"name": "bicubic"}, 8, 64))
     assert 20 <= method.evaluations <= 1000
     assert set(method.files()) == {"prior"}
+
+
+def test_a_file_that_was_trained_on_the_cosine_schedule_is_sampled_on_it(weights: Path) -> None:
+    values = {"unet": TINY | {"schedule": "cosine"}, "weights": str(weights), "steps": 4}
+    method = build(methods.get("ddrm"), values, "methods.ddrm", "ddrm")
+    assert method.levels.kept(999) == pytest.approx(float(cosine()[-1]), rel=1e-9)
+    method.prepare(make_operator({"name": "average"}, 2, 32))
+    assert method.prior.kept(500) == pytest.approx(float(cosine()[500]), rel=1e-9)
+    assert method.prior.kept(500) != pytest.approx(float(linear()[500]), rel=0.05)
 
 
 def test_evaluations_of_the_published_settings() -> None:
