@@ -22,6 +22,8 @@ from bench.run.store import RunDir
 
 METRICS = {"psnr": ("psnr",), "ssim": ("ssim",), "lpips": ("lpips_vgg", "lpips_alex")}
 """Published columns and the metrics that are compared with them, as far as a run has them."""
+SET = ("ffhq256", 256)
+"""What the figures are of: a dataset's name and size."""
 NOTE = (
     "Published on FFHQ at 256 pixels, bicubic x4. Figures of one method differ between sources by up to 2.6 dB: DDRM "
     "has 25.36 at sigma 0.025, 27.92 at 0.05 and 27.65 at one that is not known. Networks of LPIPS, borders, ranges of "
@@ -44,8 +46,18 @@ def sources() -> dict[str, str]:
         return dict(pd.read_csv(file).itertuples(index=False))
 
 
+def measured_on(row: Row) -> tuple[str, int | None]:
+    """Dataset and size of a row's images."""
+    dataset = (row.cell.identity or {}).get("dataset", {})
+    name = str(dataset.get("name", "another dataset"))
+    return name, dataset.get("size", SET[1] if name == SET[0] else None)
+
+
 def beside_published(rows: Sequence[Row], names: Sequence[str]) -> pd.DataFrame:
-    """Measured and published figures of the same method, scale, operator, sigma and metric, one per line and source."""
+    """Measured and published figures of the same method, scale, operator, sigma and metric, one per line and source.
+
+    A difference is that of methods where both are of the same dataset at the same size; elsewhere there is none.
+    """
     theirs = published_samplers().to_dict("records")
     frame = summarise(list(rows), list(names))
     records = []
@@ -58,7 +70,8 @@ def beside_published(rows: Sequence[Row], names: Sequence[str]) -> pd.DataFrame:
             for name in (n for n in METRICS.get(p["metric"], ()) if n in names):
                 measured, lo, hi = (float(frame[column(name) + s].iloc[i]) for s in ("", "_lo", "_hi"))
                 ours = (key.scale, key.label, row.sigma, cost_text(row.evaluations, row.backward_passes), name)
-                values = (measured, lo, hi, p["published"], measured - p["published"])
+                difference = measured - p["published"] if measured_on(row) == SET else None
+                values = (measured, lo, hi, p["published"], difference)
                 records.append((*ours, *values, p["evaluations"], p["source"]))
     columns = ["scale", "method", "sigma", "evaluations", "metric", "measured", "lo", "hi", "published", "difference",
                "published evaluations", "source"]  # fmt: skip
@@ -75,4 +88,9 @@ def write_samplers(run: RunDir, rows: Sequence[Row], names: Sequence[str]) -> No
     table = tabulate(shown.astype(object).where(shown.notna(), "").to_numpy().tolist(), headers=list(shown.columns),
                      tablefmt="pipe", floatfmt=".4g")  # fmt: skip
     named = [f"{name}: {text}." for name, text in sources().items() if name in set(frame["source"])]
-    write_atomic(run.path / "samplers.md", "\n\n".join([table, NOTE, *named]) + "\n")
+    others = sorted({measured_on(row) for row in rows} - {SET}, key=str)
+    ours = [
+        f"Measured on {name}{f' at {size} pixels' if size else ''}: other images than the published ones, so that "
+        "there is no difference." for name, size in others
+    ]  # fmt: skip
+    write_atomic(run.path / "samplers.md", "\n\n".join([*ours, table, NOTE, *named]) + "\n")

@@ -13,7 +13,9 @@ from bench.run.cell import CellKey
 from bench.run.store import RunDir
 
 
-def directory(path: Path, label: str, operator: str, sigma: float, method: str = "ddrm") -> RunDir:
+def directory(
+    path: Path, label: str, operator: str, sigma: float, method: str = "ddrm", dataset: dict[str, object] | None = None
+) -> RunDir:
     run = RunDir(path)
     write_atomic(path / "config.yaml", f"methods: {{{label}: {{}}}}\nmetrics: [psnr, lpips_vgg, stlpips_alex]\n")
     cell = run.cell(CellKey(label, 4, None))
@@ -21,6 +23,7 @@ def directory(path: Path, label: str, operator: str, sigma: float, method: str =
     samples = samples.assign(method=label, scale=4, tau=np.nan, psnr=[27.0, 28.0, 29.0, 30.0], lpips_vgg=0.3)
     cell.add(0, samples.assign(stlpips_alex=0.1), pd.DataFrame({"index": range(4), "image": "x"}))
     identity = {"version": 1, "scale": 4, "tau": None, "operator": {"name": operator, "sigma": sigma}}
+    identity["dataset"] = dataset or {"name": "ffhq256", "split": "test"}
     write_json(cell.folder / "cell.json", identity)
     facts = {"title": "DDRM", "method": method, "evaluations": 20, "backward_passes": 0}
     write_json(cell.folder / "facts.json", facts)
@@ -37,6 +40,14 @@ def test_ours_beside_theirs_at_the_same_noise(tmp_path: Path) -> None:
     text = (tmp_path / "samplers.md").read_text()
     assert "arXiv 2209.14687" in text
     assert "up to 2.6 dB" in text
+
+
+def test_other_images_have_no_difference(tmp_path: Path) -> None:
+    write_paper(directory(tmp_path, "mine", "bicubic", 0.025, dataset={"name": "synthfaces", "size": 64}))
+    frame = pd.read_csv(tmp_path / "samplers.csv").set_index("metric")
+    assert frame.loc["psnr", "published"] == 25.36
+    assert frame["difference"].isna().all()
+    assert (tmp_path / "samplers.md").read_text().startswith("Measured on synthfaces at 64 pixels: other images")
 
 
 def test_another_operator_noise_or_method_has_no_place(tmp_path: Path) -> None:
