@@ -122,7 +122,8 @@ RUN_LENGTHS = 3
 def write_png(path: Path, image: np.ndarray) -> None:
     """Write uint8 [H, W, 3] as PNG atomically."""
     buffer = io.BytesIO()
-    # a third of the time of level 6, for faces of 64 pixels with no more bytes than level 1 has without run lengths
+    # a third of the time of level 6, for faces of 64 pixels with no more bytes than level 1 has without run lengths;
+    # a texture that repeats itself takes more
     Image.fromarray(image).save(buffer, format="PNG", compress_level=1, compress_type=RUN_LENGTHS)
     write_atomic(path, buffer.getvalue())
 

@@ -111,9 +111,16 @@ def main() -> None:
             shown.append(samples[:, 0])
         rows.append(torch.cat(shown))
         st, energy, psnr = (float(torch.cat(found[name]).mean()) for name in ("st", "energy", "psnr"))
-        bits = ", ".join(f"{r}: {rate:.4f}" for r, rate in totals.items())
+        bits = ", ".join([f"{sum(totals.values()):.3f}", *(f"{r}: {rate:.4f}" for r, rate in totals.items())])
         lines.append([given, a.tau, f"{st:.4f}", f"{energy:.3f}", f"{psnr:.2f}", bits])
-    heads = ["given up to", "tau", "ST-LPIPS", "energy score (levels)", "PSNR (dB)", "bits per dimension by resolution"]
+    heads = [
+        "given up to",
+        "tau",
+        "ST-LPIPS",
+        "energy score (levels)",
+        "PSNR (dB)",
+        "bits per dimension, and by resolution",
+    ]
     print(tabulate(lines, headers=heads, tablefmt="pipe", disable_numparse=True))
     if a.pictures:
         faces = min(10, len(ids))

@@ -74,8 +74,8 @@ _PRIOR = "method.network.prior_weights={weights}/prior64.safetensors"
 _FLOW = "method.network.weights={weights}/flow64-likelihood_x%d.safetensors"
 STAGES = (
     Stage("prior64", ("method=vdvae",), 22000),
-    Stage("low64_x4", ("method=cvdvae", "scale=4", _PRIOR), 11000),
-    Stage("low64_x8", ("method=cvdvae", "scale=8", _PRIOR), 30000),
+    Stage("low64_x4", ("method=cvdvae", "scale=4", "ema=0.995", _PRIOR), 7000),
+    Stage("low64_x8", ("method=cvdvae", "scale=8", "ema=0.995", _PRIOR), 26000),
     Stage("flow64-likelihood_x4", ("method=hcflow", "scale=4"), 6600),
     Stage("flow64_x4", ("method=hcflow_plus", "scale=4", _FLOW % 4), 600),
     Stage("flow64-likelihood_x8", ("method=hcflow", "scale=8"), 4700),
@@ -83,8 +83,8 @@ STAGES = (
     Stage("unet64_x4", ("method=sr3", "scale=4"), 6000),
     Stage("unet64_x8", ("method=sr3", "scale=8"), 8000),
 )
-"""5 hours of two cores for the prior (10 images a second on each) and 1 hour for every other network, by the steps and
-costs in results/README.md; a step of a flow's second stage costs two of its first."""
+"""Three and a half hours of two idle cores for the prior (14 images a second on each), one to one and a half for every
+other network, by the steps and costs in results/README.md; a step of a flow's second stage costs two of its first."""
 COMMON = ("dataset=shipped", "pool=48000", "save_every=60")
 
 

@@ -1,4 +1,4 @@
-"""Page faults and size of a process that runs a network again and again."""
+"""Page faults, size and garbage of a process that runs a network again and again."""
 
 import platform
 import subprocess
@@ -32,6 +32,31 @@ run(3)
 start = pages()
 print(run(10), pages() - start)
 """
+
+
+FROZEN = """
+import gc, torch, weakref
+from bench.machine import leave_modules_out_of_collections
+
+leave_modules_out_of_collections()
+first = gc.get_freeze_count()
+
+class Node:
+    pass
+
+node = Node()
+node.itself = node  # a cycle, as a method's network may be in
+gone = weakref.ref(node)
+leave_modules_out_of_collections()
+assert gc.get_freeze_count() == first > 100_000
+del node
+gc.collect()
+assert gone() is None
+"""
+
+
+def test_collections_pass_over_modules_and_no_later_cycle() -> None:
+    subprocess.run([sys.executable, "-c", FROZEN], check=True)
 
 
 def faults_and_growth(how: str) -> tuple[int, int]:
