@@ -27,7 +27,8 @@ class Pnpdm(DiffusionSampler):
     Args:
         inner: steps that the reverse diffusion would have from pure noise; from rho it has those below.
         rho: first coupling, of images in [0, 1] (published: 5, which is 10 in [-1, 1]).
-        rho_min: last coupling (published: 0.15).
+        rho_min: last coupling (published: 0.15); below the prior's lowest level (0.005 on the linear schedule) it is
+            that level.
         decay: factor of rho in a hundredth of the iterations (published: 0.9, so that a third of them are burn-in).
         variance: of the reverse diffusion's steps: "sde" (published, that of the reverse SDE's), or "learned", the
             prior's own, which leaves less noise where the steps are few; only of a prior that has learned one.

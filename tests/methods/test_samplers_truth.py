@@ -20,7 +20,7 @@ from methods.diffusion.schedule import linear
 from scripts.sampler_truth import Truth, geometric, make_sampler, measure, white
 
 LOOSE, TIGHT = 0.012, 0.006
-"""Of a gain; of a variance: both beyond four standard errors."""
+"""Of gains and variances where little, or much, is drawn: both beyond four standard errors."""
 
 
 def truth(c: float, tau: float) -> tuple[float, float]:

@@ -240,6 +240,13 @@ def test_a_file_needs_a_shape_and_steps_have_a_limit(folder: Path) -> None:
 # the published repository
 
 
+def test_the_published_repositorys_network_has_its_number_of_parameters() -> None:
+    """From its settings, without values."""
+    with torch.device("meta"):
+        unet = UNet2DModel.from_config(CELEBAHQ)
+    assert sum(p.numel() for p in unet.parameters()) == 113_673_219
+
+
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_the_configurations_at_256_pixels(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """They are the small ones with another prior, build, and know their size and cost from the settings alone."""
