@@ -2,6 +2,7 @@
 
     python -m scripts.truth_power --images 200 --n 5 32
     python -m scripts.truth_power --images 200 --n 5 --moved
+    python -m scripts.truth_power --images 200 --n 32 --pairs
 
 prints, per statistic and sampler, the value and its distance from the right value in half-widths of the 95% interval
 (or over its bound). Samplers are made from the exact posterior: its samples, those with half and twice the spread
@@ -10,6 +11,9 @@ to [0, 1], of the prior, and the posterior mean.
 
 With ``--moved``: by how much rounding, clipping and projecting exact samples moves each statistic, alone and where the
 truth is rounded or clipped as well, as it is in photographs.
+
+With ``--pairs``: whether scores of exact sets are biased against each other, or their intervals too short: sixteen sets
+for each image in eight independent pairs.
 """
 
 from __future__ import annotations
@@ -24,7 +28,7 @@ from torch import Tensor
 from bench.contract import Noise
 from bench.data.gaussians import Gaussians
 from bench.metrics import Evaluation
-from bench.metrics.statistic import Conditions, Estimate, load_statistics, statistics
+from bench.metrics.statistic import Conditions, Estimate, Statistic, load_statistics, statistics
 from bench.operators import make_operator
 from bench.posterior import Posterior
 from bench.run.draw import observe
@@ -89,10 +93,36 @@ def measure(
     leave_out: tuple[str, ...] = (),
 ) -> dict[str, dict[str, Estimate]]:
     """Estimates by sampler and statistic on the first images of gaussians."""
+    found = figures_of(images, n, scale, sigma, size, make, tuple(s for s in statistics_here() if s not in leave_out))
+    loaded = statistics_here()
+    return {
+        name: {
+            s: loaded[s].estimate(np.concatenate(rows), Conditions(n, sigma, name == "posterior mean"))
+            for s, rows in of.items()
+        }
+        for name, of in found.items()
+    }
+
+
+def statistics_here() -> dict[str, Statistic]:
+    """All that can be measured where the posterior is known."""
+    return load_statistics(posterior=True)
+
+
+def figures_of(
+    images: int,
+    n: int,
+    scale: int = 4,
+    sigma: float = 0.05,
+    size: int = 32,
+    make: Callable[[Posterior, Tensor, Tensor, Noise], Made] = samplers,
+    only: tuple[str, ...] = (),
+) -> dict[str, dict[str, list[np.ndarray]]]:
+    """Figures of images by sampler and statistic on the first images of gaussians."""
     dataset = Gaussians(size=size)
     operator = make_operator({"name": "bicubic", "sigma": sigma}, scale, size, range=dataset.range)
     exact, posterior = operator.to("cpu", torch.float64), Posterior(dataset.mixture, operator)
-    loaded = {name: s for name, s in load_statistics(posterior=True).items() if name not in leave_out}
+    loaded = {name: s for name, s in statistics_here().items() if name in only}
     figures: dict[str, dict[str, list[np.ndarray]]] = {}
     for index in range(images):
         hr, y = observe(dataset, index, exact, 0)
@@ -102,13 +132,36 @@ def measure(
             of_sampler = figures.setdefault(name, {statistic: [] for statistic in loaded})
             for statistic, compute in loaded.items():
                 of_sampler[statistic].append(compute(e).double().numpy())
-    return {
-        name: {
-            s: loaded[s].estimate(np.concatenate(rows), Conditions(n, sigma, name == "posterior mean"))
-            for s, rows in found.items()
-        }
-        for name, found in figures.items()
+    return figures
+
+
+def pairs(images: int, n: int, sigma: float, count: int = 8, resamplings: int = 2000) -> str:
+    """Exact sets scored against each other: standard errors of the means, intervals that miss 0, their correlation."""
+    named = [f"{pair}{half}" for pair in range(count) for half in "ab"]
+    scores: dict[str, dict[str, list[float]]] = {s: {name: [] for name in named} for s in ("energy", "crps")}
+
+    def sets(posterior: Posterior, hr: Tensor, y: Tensor, noise: Noise) -> Made:
+        for number, name in enumerate(named):
+            yield name, posterior.sample(y, Noise(1 + number, noise.ids, range(n))).float(), hr
+
+    found = figures_of(images, n, sigma=sigma, make=sets, only=tuple(scores))
+    for name, of in found.items():
+        for s in scores:
+            scores[s][name] = np.concatenate(of[s])[:, 0].tolist()
+    rng, lines = np.random.default_rng(0), []
+    differences = {
+        s: np.stack([np.subtract(of[f"{p}a"], of[f"{p}b"]) for p in range(count)]) for s, of in scores.items()
     }
+    for s, d in differences.items():
+        z = d.mean(1) / (d.std(1, ddof=1) / np.sqrt(images))
+        statistic, missed = statistics.get(s)(), 0
+        for k in range(resamplings):
+            turned = np.stack([d[k % count] * rng.choice([-1, 1], images), np.zeros(images)], 1)
+            missed += abs(statistic.estimate(turned, Conditions(n, sigma)).distance) > 1
+        share = f"intervals miss 0 in {missed / resamplings:.1%}"
+        lines.append(f"{s}: means within {np.abs(z).max():.2f} standard errors of 0, {share}")
+    lines.append(f"correlation of both: {np.corrcoef(*(d.ravel() for d in differences.values()))[0, 1]:.2f}")
+    return "\n".join(lines)
 
 
 def moved(images: int, n: int, sigma: float) -> dict[str, dict[str, float]]:
@@ -152,12 +205,16 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--n", type=int, nargs="+", default=[5, 32])
     parser.add_argument("--sigma", type=float, default=0.05)
-    parser.add_argument("--moved", action="store_true")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--moved", action="store_true")
+    what.add_argument("--pairs", action="store_true")
     arguments = parser.parse_args()
     for n in arguments.n:
         print(f"\n{arguments.images} images, n={n}, sigma {arguments.sigma:g}\n")
         if arguments.moved:
             print(moved_table(moved(arguments.images, n, arguments.sigma)))
+        elif arguments.pairs:
+            print(pairs(arguments.images, n, arguments.sigma))
         else:
             print(table(measure(arguments.images, n, sigma=arguments.sigma)))
 

@@ -6,9 +6,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from bench.files import write_atomic
 from bench.metrics.truth import covered, rank_curves, rank_table
 from bench.report.figures import COLOURS, plain_text, save
 from bench.report.truth import TruthRow, figures_of
@@ -18,7 +20,10 @@ LEVELS = np.linspace(0, 1, 51)
 
 
 def write_calibration(run: RunDir, rows: Sequence[TruthRow]) -> list[Path]:
-    """Write ``figures/tarp_xS``, ``ranks_xS`` and ``coverage_xS`` of methods that are not deterministic."""
+    """Write ``figures/tarp_xS``, ``ranks_xS`` and ``coverage_xS`` of methods that are not deterministic.
+
+    TARP's curves are in ``figures/tarp_xS.csv``, too: method, level and share, a line for each point.
+    """
     written = []
     drawn = (("tarp", "tarp_error", tarp), ("ranks", "rank_error", histograms), ("coverage", "coverage50", coverages))
     for scale in sorted({r.row.cell.key.scale for r in rows}):
@@ -26,6 +31,11 @@ def write_calibration(run: RunDir, rows: Sequence[TruthRow]) -> list[Path]:
             found = _labelled([r for r in rows if r.row.cell.key.scale == scale], statistic)
             if found:
                 written += save(draw(found), run.path / "figures" / f"{name}_x{scale}")
+            if found and name == "tarp":
+                points = [(label, *point) for label, f in found.items() for point in zip(*tarp_curve(f), strict=True)]
+                table = pd.DataFrame(points, columns=["method", "level", "share"])
+                written.append(run.path / "figures" / f"{name}_x{scale}.csv")
+                write_atomic(written[-1], table.to_csv(index=False))
     return written
 
 
@@ -43,13 +53,14 @@ def _labelled(rows: Sequence[TruthRow], statistic: str) -> dict[str, np.ndarray]
 
 def tarp(values: dict[str, np.ndarray]) -> Figure:
     """Coverage of balls around reference points against their level, the mean over reference points."""
+    return _curves(values, tarp_curve, "level", "share of images covered (TARP)")
 
-    def curve(figures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        table = rank_table(figures)
-        found = rank_curves(table[:, 0], table.shape[1]).mean(0)
-        return np.linspace(0, 1, len(found) + 2), np.concatenate([[0], found, [1]])
 
-    return _curves(values, curve, "level", "share of images covered (TARP)")
+def tarp_curve(figures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Levels, and the share of images that they cover, of figures [N, K]."""
+    table = rank_table(figures)
+    found = rank_curves(table[:, 0], table.shape[1]).mean(0)
+    return np.linspace(0, 1, len(found) + 2), np.concatenate([[0], found, [1]])
 
 
 def coverages(values: dict[str, np.ndarray]) -> Figure:

@@ -28,7 +28,7 @@ ORDER = (
     "posterior_std_ratio", "sliced_wasserstein", "c2st",
 )  # fmt: skip
 """Of columns; others follow."""
-FIELDS = ("value", "lo", "hi", "right", "distance", "p_joint")
+FIELDS = ("value", "lo", "hi", "right", "distance", "p", "p_joint")
 NOTES = (
     "Means and ratios over images ± half the width of their 95% bootstrap intervals; `≤` the bound that a perfect "
     "sampler keeps in 95% of cases. `✗`: the right value is ruled out at that level, by all statistics of the line "

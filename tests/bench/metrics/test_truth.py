@@ -10,13 +10,19 @@ import numpy as np
 import pytest
 import torch
 
+from bench.contract import Noise
+from bench.data.gaussians import Gaussians
 from bench.metrics import Evaluation, metrics
+from bench.metrics.perceptual import load_net
 from bench.metrics.statistic import Conditions, Estimate, Statistic, StatisticFacts, load_statistics, statistics
 from bench.metrics.truth import accuracy, deviation, rank_curves
+from bench.operators import make_operator
 from bench.operators.bicubic import Bicubic
+from bench.posterior import Posterior
 from bench.report.stats import holm
 from bench.report.truth import MOVED
-from scripts.truth_power import measure, moved, table
+from bench.run.draw import observe
+from scripts.truth_power import measure, moved, pairs, samplers, table
 
 OWN = [n for n in statistics.names() if not statistics.facts(n).metrics]
 LR = ("lr_psnr", "lr_psnr_exact")
@@ -129,6 +135,35 @@ def test_power_on_a_few_images() -> None:
     assert "**" in table(found)
 
 
+def test_the_ratio_of_a_perceptual_distance_is_1_for_exact_samples_and_for_no_others() -> None:
+    """Truth and samples are clipped, since the distance is of images in [0, 1]: the truth stays one more draw.
+
+    Samples that are too wide lower it, too: they are as noisy as each other and the truth is not (docs/truth.md).
+    """
+    dataset, images, n = Gaussians(), 40, 5
+    operator = make_operator({"name": "bicubic", "sigma": 0.05}, 4, 64, range=None).to("cpu", torch.float64)
+    posterior, net = Posterior(dataset.mixture, operator), load_net("stlpips_alex", torch.device("cpu"))
+    figures: dict[str, list[list[float]]] = {}
+    i, j = torch.triu_indices(n, n, 1)
+    for index in range(images):
+        hr, y = observe(dataset, index, operator, 0)
+        truth = net.embed(hr[None].float().clamp(0, 1).expand(n, -1, -1, -1))
+        for name, x, _ in samplers(posterior, hr[None], y[None], Noise(0, [dataset.ids[index]], range(n))):
+            if name in ("oracle", "half spread", "twice spread", "tau 0.8"):
+                features = net.embed(x[0].float().clamp(0, 1))
+                pair = net.distance([f[i] for f in features], [f[j] for f in features]).mean()
+                figures.setdefault(name, []).append([float(net.distance(features, truth).mean()), float(pair)])
+    found = {
+        name: statistics.get("apd_ratio_stlpips_alex")().estimate(np.array(values), Conditions(n, 0.05))
+        for name, values in figures.items()
+    }
+    assert abs(found["oracle"].distance) < 1
+    assert found["oracle"].hi - found["oracle"].lo < 0.3
+    assert found["half spread"].distance < -3
+    assert found["tau 0.8"].distance < -3
+    assert found["twice spread"].distance < -3
+
+
 def test_the_interval_of_a_score_against_the_oracle_is_wide_enough() -> None:
     """Two exact sets can change places, so that signs of an image's difference are even: 5% of intervals miss 0.
 
@@ -156,6 +191,13 @@ def test_p_values_follow_distances() -> None:
     exact = score.estimate(np.stack([oracle, oracle], 1), Conditions(5))
     assert exact.p == 1
     assert np.isnan(score.estimate(np.stack([oracle, np.full(100, np.nan)], 1), Conditions(5)).p)
+
+
+def test_exact_sets_against_each_other(capsys: pytest.CaptureFixture[str]) -> None:
+    """The study of docs/truth.md, small: no bias beyond 3.5 standard errors in any of eight pairs."""
+    said = pairs(20, 5, 0.05, resamplings=100)
+    assert all(float(z) < 3.5 for z in re.findall(r"within ([\d.]+) standard errors", said))
+    assert all(float(share) < 15 for share in re.findall(r"miss 0 in ([\d.]+)%", said))
 
 
 @pytest.mark.slow

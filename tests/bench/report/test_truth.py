@@ -93,9 +93,14 @@ def test_with_noise_nobody_is_better_in_lr_psnr(directory: RunDir) -> None:
 
 def test_figures_are_drawn_for_methods_that_are_random(directory: RunDir) -> None:
     written = write_calibration(directory, read_truth(directory)[0])
-    names = ["tarp_x8", "ranks_x8", "coverage_x8"]
-    assert [p.name for p in written] == [f"{n}.{s}" for n in names for s in ("png", "pdf")]
-    assert all(p.stat().st_size > 1000 for p in written)
+    expected = ["tarp_x8.png", "tarp_x8.pdf", "tarp_x8.csv", "ranks_x8.png", "ranks_x8.pdf", "coverage_x8.png",
+                "coverage_x8.pdf"]  # fmt: skip
+    assert [p.name for p in written] == expected
+    assert all(p.stat().st_size > 1000 for p in written if p.suffix != ".csv")
+    curve = pd.read_csv(written[2])
+    for _, points in curve.groupby("method"):
+        assert points[["level", "share"]].iloc[[0, -1]].to_numpy().tolist() == [[0, 0], [1, 1]]
+        assert (points["share"].diff().dropna() >= 0).all()
 
 
 def test_the_other_table_is_as_it_was(directory: RunDir) -> None:
