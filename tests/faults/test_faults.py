@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+FAULTS = [["kill-run", "damage-run"], ["term-train", "kill-train"], ["kill-worker", "two", "late"]]
 
-@pytest.mark.parametrize("faults", [["kill-run", "damage-run"], ["term-train", "kill-train"]], ids=" ".join)
+
+@pytest.mark.parametrize("faults", FAULTS, ids=" ".join)
 def test_afterwards_the_tables_are_equal_or_one_sentence_says_what_to_do(faults: list[str], tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.faults", "--share", "0.03", "--folder", str(tmp_path), "--only", *faults]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
