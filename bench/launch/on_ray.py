@@ -73,8 +73,13 @@ class RayPool(Pool):
         else:
             options["address"] = config.address
         before = signal.getsignal(signal.SIGTERM)
+        terminated = False
         try:
             self._ray.init(**options)
+        except SystemExit as end:  # of Ray's handler, which it has put there by now
+            terminated = end.code == signal.SIGTERM and callable(before)
+            if not terminated:
+                raise
         except (ConnectionError, RuntimeError, ValueError, TimeoutError, OSError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             where = "Ray does not start here" if self._here else f"launch.address={config.address} does not answer"
@@ -82,6 +87,9 @@ class RayPool(Pool):
         finally:
             if threading.current_thread() is threading.main_thread():  # Ray puts a handler of its own there
                 signal.signal(signal.SIGTERM, before)
+        if terminated:
+            assert callable(before)
+            before(signal.SIGTERM, None)
 
     def start(self, worker: int) -> None:
         """Start an actor; it waits where there are no free cores or GPUs."""

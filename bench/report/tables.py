@@ -207,17 +207,26 @@ def differences(rows: list[Row], names: list[str]) -> pd.DataFrame:
 
     ``p`` is of a permutation of signs over images, ``p_holm`` corrected for all comparisons of the frame.
     """
+    kept = [name for name in names if not is_time(name)]
+    values = {
+        column(name): [metric_facts(name).factor * row.values[name].astype(float) for row in rows] for name in kept
+    }
+    return paired_frame(rows, values)
+
+
+def paired_frame(rows: Sequence[Row], values: Mapping[str, Sequence[pd.Series | None]]) -> pd.DataFrame:
+    """See `differences`; values by what they are of, one series by image for each row, None where it has none."""
     records, paired = [], []
-    for a, b in combinations(rows, 2):
+    for (i, a), (j, b) in combinations(enumerate(rows), 2):
         if a.cell.key.scale != b.cell.key.scale:
             continue
-        for name in names:
-            facts = metric_facts(name)
-            if is_time(name):
+        for name, of_rows in values.items():
+            first, second = of_rows[i], of_rows[j]
+            if first is None or second is None:
                 continue
-            x, y = a.values[name].align(b.values[name], join="inner")
+            x, y = first.align(second, join="inner")
             estimate, n = paired_difference(x.to_numpy(dtype=float), y.to_numpy(dtype=float))
-            paired.append(x.astype(float) - y.astype(float))
+            paired.append(x - y)
             records.append(
                 {
                     "scale": a.cell.key.scale,
@@ -225,10 +234,10 @@ def differences(rows: list[Row], names: list[str]) -> pd.DataFrame:
                     "tau": a.cell.key.tau,
                     "other": b.cell.key.label,
                     "other_tau": b.cell.key.tau,
-                    "metric": column(name),
-                    "difference": estimate.mean * facts.factor,
-                    "lo": estimate.lo * facts.factor,
-                    "hi": estimate.hi * facts.factor,
+                    "metric": name,
+                    "difference": estimate.mean,
+                    "lo": estimate.lo,
+                    "hi": estimate.hi,
                     "n_images": n,
                 }
             )

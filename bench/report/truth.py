@@ -18,7 +18,7 @@ from bench.metrics.statistic import LEVEL, Conditions, Estimate, MeanStatistic, 
 from bench.metrics.truth import has_sklearn
 from bench.report.notes import left_out
 from bench.report.stats import holm
-from bench.report.tables import UNDEFINED, Row, escape, escape_markdown, observed_by, read_rows
+from bench.report.tables import UNDEFINED, Row, escape, escape_markdown, observed_by, paired_frame, read_rows
 from bench.run.cell import Cell
 from bench.run.store import RunDir
 
@@ -298,10 +298,15 @@ def latex(rows: Sequence[TruthRow], names: Sequence[str]) -> str:
 
 
 def write_truth(run: RunDir) -> list[TruthRow]:
-    """Write ``truth.csv``, ``truth.md`` and ``truth.tex`` where rows have statistics; return the rows."""
+    """Write ``truth.csv``, ``truth.md`` and ``truth.tex`` where rows have statistics; return the rows.
+
+    ``score_differences.csv`` has the paired differences of scores, as ``differences.csv`` those of metrics.
+    """
     rows, names = read_truth(run)
     if not names:
         return []
+    scores = {name: [scores_of(r.row.cell, name) for r in rows] for name in names if statistics.facts(name).score}
+    write_atomic(run.path / "score_differences.csv", paired_frame([r.row for r in rows], scores).to_csv(index=False))
     write_atomic(run.path / "truth.csv", frame_of(rows, names).to_csv(index=False))
     write_atomic(run.path / "truth.tex", latex(rows, names))
     below = "".join(f"\n{text}\n" for text in notes_of(rows))

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from bench.errors import BenchError
 from bench.files import disk_errors, write_atomic
 from bench.report.figures import SAME_RUN, sample_picture
 from bench.report.html.collect import Collected
@@ -134,7 +135,13 @@ def _key(picture: np.ndarray) -> str:
 
 def _data_uri(picture: np.ndarray, lossless: bool) -> str:
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "webp", lossless=lossless, method=0, quality=50)
+    try:
+        Image.fromarray(picture).save(buffer, "webp", lossless=lossless, method=0, quality=50)
+    except KeyError:  # Pillow leaves a format out whose library it could not load
+        raise BenchError(
+            "Pillow cannot write WebP, of which the report's pictures are: its library did not load, as where memory "
+            "is short, or this Pillow was built without it. Tables and figures are written; start again for the report."
+        ) from None
     return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 

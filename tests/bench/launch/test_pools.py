@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -9,10 +13,10 @@ import pytest
 from bench.errors import BenchError
 from bench.files import write_json
 from bench.launch.folder import DESERTED, ProcessPool, SlurmPool
-from bench.launch.on_ray import node_is_gone
+from bench.launch.on_ray import RayPool, node_is_gone
 from bench.launch.parcel import Parcel
 from bench.launch.pool import Job
-from bench.launch.settings import check_gpus
+from bench.launch.settings import LaunchConfig, check_gpus
 
 JOB = Job("json:loads", {}, 1)
 
@@ -35,6 +39,32 @@ JOB = Job("json:loads", {}, 1)
 def test_a_process_that_was_killed_is_no_node_that_has_gone(text: str, gone: bool) -> None:
     """The beginnings are those of Ray 2.60's own strings."""
     assert node_is_gone(text) is gone
+
+
+def test_sigterm_while_ray_starts_is_the_commands_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray has a handler of its own in place by then, which ends the process with code 15 and without a word."""
+    ray = pytest.importorskip("ray")
+
+    class ReceivedError(Exception):
+        pass
+
+    def ours(number: int, frame: object) -> None:
+        raise ReceivedError
+
+    def init(**options: object) -> None:
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(number))  # as Ray's
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(10)
+
+    before = signal.signal(signal.SIGTERM, ours)
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    try:
+        with pytest.raises(ReceivedError):
+            RayPool(JOB, LaunchConfig(name="ray"))
+        assert signal.getsignal(signal.SIGTERM) is ours
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class FakeJob:

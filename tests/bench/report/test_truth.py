@@ -91,6 +91,20 @@ def test_with_noise_nobody_is_better_in_lr_psnr(directory: RunDir) -> None:
     }
 
 
+def test_scores_are_compared_image_by_image(directory: RunDir) -> None:
+    rows = write_truth(directory)
+    frame = pd.read_csv(directory.path / "score_differences.csv")
+    assert set(frame["metric"]) == {"energy", "crps"}
+    line = frame.iloc[0]
+    one, other = (
+        next(r for r in rows if (r.row.cell.key.label, str(r.row.cell.key.tau)) == (line[m], str(t)))
+        for m, t in (("method", rows[0].row.cell.key.tau), ("other", rows[1].row.cell.key.tau))
+    )
+    expected = scores_of(one.row.cell, line["metric"]) - scores_of(other.row.cell, line["metric"])
+    assert line["difference"] == pytest.approx(expected.mean())
+    assert line["lo"] <= line["difference"] <= line["hi"]
+
+
 def test_figures_are_drawn_for_methods_that_are_random(directory: RunDir) -> None:
     written = write_calibration(directory, read_truth(directory)[0])
     expected = ["tarp_x8.png", "tarp_x8.pdf", "tarp_x8.csv", "ranks_x8.png", "ranks_x8.pdf", "coverage_x8.png",

@@ -18,7 +18,7 @@ from bench.cli import main
 from bench.errors import BenchError
 from bench.report.html import page
 from bench.report.html.collect import Collected, run_names
-from bench.report.html.pictures import COLUMNS, pack
+from bench.report.html.pictures import COLUMNS, _data_uri, pack
 from bench.report.tables import read_rows
 from bench.run.store import RunDir
 
@@ -225,3 +225,13 @@ def test_without_address_space_for_its_script_a_report_is_one_sentence(monkeypat
             page.plotting()
     finally:
         page.plotting.cache_clear()
+
+
+def test_pillow_without_webp_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where its library found no address space."""
+    Image.init()
+    monkeypatch.delitem(Image.SAVE, "WEBP", raising=False)
+    monkeypatch.setattr(Image, "init", lambda: False)
+    monkeypatch.setattr(Image, "preinit", lambda: None)
+    with pytest.raises(BenchError, match="Pillow cannot write WebP"):
+        _data_uri(np.zeros((4, 4, 3), np.uint8), lossless=True)
