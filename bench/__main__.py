@@ -1,8 +1,6 @@
 """Entry point of ``python -m bench``."""
 
-import sys
-
-from bench.cli import main
+from bench.cli import entry
 
 if __name__ == "__main__":
-    sys.exit(main())
+    entry()

@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from bench.errors import BenchError, near_matches
 
@@ -92,6 +92,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         how = "terminated" if terminated else "interrupted"
         print(f"bench: {how}. What is done is kept; the same command goes on.", file=sys.stderr)
         return TERMINATED if terminated else INTERRUPTED
+
+
+def entry() -> NoReturn:
+    """Run a command as a process of its own."""
+    code = main()
+    for number in (signal.SIGTERM, signal.SIGINT):  # all is written and said; libraries take their time to end
+        signal.signal(number, signal.SIG_IGN)
+    sys.exit(code)
 
 
 NO_MEMORY = (

@@ -530,3 +530,19 @@ def test_no_memory_is_one_sentence(
     said = capsys.readouterr().err
     assert said.startswith("bench: out of memory. What is done is kept")
     assert said.count("\n") == 1
+
+
+def test_a_signal_while_python_ends_does_not_change_the_exit_code(tmp_path: Path) -> None:
+    """Libraries take a second to end, in which all is written already."""
+    program = (
+        "import atexit, os, signal, sys, time\n"
+        "import bench.cli\n"
+        "def late():\n"
+        "    os.kill(os.getpid(), signal.SIGTERM); os.kill(os.getpid(), signal.SIGINT); time.sleep(0.2)\n"
+        "atexit.register(late)\n"
+        "sys.argv = ['bench', '--help']\n"
+        "bench.cli.entry()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert done.stderr == ""
