@@ -141,7 +141,19 @@ class RayPool(Pool):
         for actor in getattr(self, "_actors", {}).values():
             self._ray.kill(actor)
         if self._started:
+            self._shut_down()
+
+    def _shut_down(self) -> None:
+        """End Ray; its library takes every handler of SIGTERM away in doing so, after which a signal says nothing."""
+        before = signal.getsignal(signal.SIGTERM)
+        if threading.current_thread() is not threading.main_thread() or before is None:
             self._ray.shutdown()
+            return
+        ending = threading.Thread(target=self._ray.shutdown)
+        ending.start()
+        while ending.is_alive():
+            ending.join(0.005)
+            signal.signal(signal.SIGTERM, before)
 
 
 def node_is_gone(text: str) -> bool:
