@@ -32,6 +32,7 @@ class Dps(DiffusionSampler):
 
     facts = Facts(
         title="DPS",
+        version=2,
         uses_tau=False,
         evaluations=1000,
         backward_passes=1000,

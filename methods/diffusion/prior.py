@@ -83,23 +83,31 @@ class DiffusionPrior(Levels):
         alpha_bar: float64 [T], falling.
         prediction: what the network's output stands for: the noise, the velocity (Salimans & Ho 2022) or x_0.
         variance: of the steps where the network has not learned it: the posterior's ("small") or beta ("large").
+        learned: whether a learned variance is used where there is one.
 
     """
 
     def __init__(
-        self, network: Network, alpha_bar: Tensor, prediction: Prediction = "noise", variance: Variance = "small"
+        self,
+        network: Network,
+        alpha_bar: Tensor,
+        prediction: Prediction = "noise",
+        variance: Variance = "small",
+        learned: bool = True,
     ) -> None:
         super().__init__(alpha_bar)
         self.network = network
         self.prediction: Prediction = prediction
         self.variance: Variance = variance
+        self.learned = learned
 
     def __call__(self, x: Tensor, t: int) -> Estimate:
         """Estimate x_0 and the noise in x = x_t [B, 3, H, W]."""
         out = self.network(x, torch.full((len(x),), t, device=x.device))
         mixing: Tensor | None = x.new_ones(()) if self.variance == "large" else None
         if out.shape[1] == 2 * x.shape[1]:
-            out, mixing = out.chunk(2, 1)
+            out, found = out.chunk(2, 1)
+            mixing = found if self.learned else mixing
         signal, noise = self.signal(t), self.noise(t)
         if self.prediction == "noise":
             return Estimate((x - noise * out) / signal, out, mixing)

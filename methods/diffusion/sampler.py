@@ -137,8 +137,10 @@ class DiffusionSampler(NetworkMethod):
 
     @property
     def learned_variance(self) -> bool:
-        """Whether the prior has learned the variance of its steps; a file with a shape has."""
-        return not self.needs_posterior and (self.pretrained is None or self.pretrained.learned)
+        """Whether the prior has a learned variance of its steps that is to be used; a file says so in its shape."""
+        if self.needs_posterior:
+            return False
+        return self.pretrained.learned if self.pretrained else self.shape.learned_variance
 
     @property
     def levels(self) -> Levels:
@@ -170,7 +172,10 @@ class DiffusionSampler(NetworkMethod):
         else:
             ours = PriorNetwork(self.shape)
             self.loaded = {"prior": load_weights(ours, self.weights)}
-            self.prior = DiffusionPrior(self.ready(ours), self.shape.alpha_bar, self.shape.prediction)
+            shape = self.shape
+            self.prior = DiffusionPrior(
+                self.ready(ours), shape.alpha_bar, shape.prediction, learned=shape.learned_variance
+            )
 
     def ready(self, network: DiffusersNetwork) -> DiffusersNetwork:
         """Place a network for sampling, with the memory for gradients that is asked for."""

@@ -87,7 +87,8 @@ class DiffusionTraining(Trainable):
     @torch.no_grad()
     def preview(self, x: Tensor, y: Tensor | None, noise: BatchNoise) -> Tensor:
         """Unconditional samples in 50 steps."""
-        prior = DiffusionPrior(self.network, self.network.config.alpha_bar, self.network.config.prediction)
+        shape = self.network.config
+        prior = DiffusionPrior(self.network, shape.alpha_bar, shape.prediction, learned=shape.learned_variance)
         sample = noise.normal(*x.shape[1:])
         for t, u in pairs(spread(TRAIN_STEPS, PREVIEW_STEPS)):
             estimate = prior(sample, t)

@@ -25,6 +25,8 @@ class UnetConfig(UnetShape):
         head_channels: channels of an attention head.
         schedule: of the noise that the network is trained on: "linear" (all published files that are known here) or
             "cosine" (Nichol & Dhariwal 2021), in 1000 steps.
+        learned_variance: whether the variance that the network has learned is used where a sampler can; else that of
+            DDPM's posterior is. A head that was trained little leaves its range, and samples with it are noise.
 
     """
 
@@ -33,6 +35,7 @@ class UnetConfig(UnetShape):
     attention: Sequence[int] = (16,)
     head_channels: int = 64
     schedule: Literal["linear", "cosine"] = "linear"
+    learned_variance: bool = True
 
     @property
     def alpha_bar(self) -> Tensor:

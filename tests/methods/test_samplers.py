@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from bench.config import method_config
 from bench.contract import Noise, methods
 from bench.errors import BenchError
+from bench.load import make_method
 from bench.operators import Operator, make_operator
 from bench.settings import build
 from methods.daps import Daps
@@ -159,6 +160,18 @@ def test_a_file_that_was_trained_on_the_cosine_schedule_is_sampled_on_it(weights
     method.prepare(make_operator({"name": "average"}, 2, 32))
     assert method.prior.kept(500) == pytest.approx(float(cosine()[500]), rel=1e-9)
     assert method.prior.kept(500) != pytest.approx(float(linear()[500]), rel=0.05)
+
+
+def test_dps_with_the_small_network_of_gaussians_samples_images() -> None:
+    """Its learned variance is out of range, so that DDPM's is taken: samples have the spread of the images."""
+    from bench.data.gaussians import load_mixture
+
+    images = load_mixture(32).sample(Noise(1, ["a", "b", "c"], ["image"]))[:, 0].float()
+    operator = make_operator({"name": "bicubic", "sigma": 0.05}, 4, 32, range=None)
+    settings = {"weights": "gaussians", "steps": 20, "clip": False, "guidance": 1.0}
+    method = make_method(method_config("dps", settings)).prepare(operator)
+    samples = method.sample(operator.forward(images), 1, noise=noise(range(1), ("a", "b", "c")))
+    assert float(samples.std()) == pytest.approx(float(images.std()), rel=0.3)
 
 
 def test_evaluations_of_the_published_settings() -> None:
@@ -312,27 +325,29 @@ def test_the_exact_prior_needs_a_known_distribution() -> None:
         method.prepare(make_operator({"name": "average"}, 4, 32))
 
 
-@pytest.mark.parametrize(("weights", "learned"), [("exact", False), ("gaussians", True)])
+@pytest.mark.parametrize(("weights", "learned"), [("exact", False), ("gaussians", False), ("small64", True)])
 def test_pnpdm_takes_the_learned_variance_of_priors_that_have_one(weights: str, learned: bool) -> None:
     """The shipped settings ask for it; the posterior's of DDPM in its place would be too narrow, and nobody told."""
     from bench.data.gaussians import load_mixture
     from bench.posterior import Posterior
 
-    operator = make_operator({"name": "average", "sigma": 0.05}, 4, 32, range=None)
-    posterior = Posterior(load_mixture(32), operator.to("cpu", torch.float64))
-    shipped = {**method_config("pnpdm").parameters, "weights": weights, "steps": 2, "inner": 4}
+    size = 64 if weights == "small64" else 32
+    operator = make_operator({"name": "average", "sigma": 0.05}, 4, size, range=None)
+    posterior = Posterior(load_mixture(size), operator.to("cpu", torch.float64))
+    shipped = {**method_config("pnpdm").parameters, "steps": 2, "inner": 4}
+    shipped |= {} if weights == "small64" else {"weights": weights}
     assert shipped["variance"] == "learned"
     for variance in ("learned", "sde"):
         method = build(methods.get("pnpdm"), {**shipped, "variance": variance}, "methods.pnpdm", "pnpdm")
         assert isinstance(method, DiffusionSampler)
         assert method.learned_variance == learned
         if variance == "learned" and not learned:
-            with pytest.raises(BenchError, match="weights=exact has no learned variance: use variance=sde"):
+            with pytest.raises(BenchError, match=f"weights={weights}.* has no learned variance: use variance=sde"):
                 method.prepare(operator, posterior=posterior)
             continue
         method.prepare(operator, posterior=posterior)
         with torch.no_grad():
-            assert (method.prior(torch.zeros(1, 3, 32, 32), 500).mixing is not None) == learned
+            assert (method.prior(torch.zeros(1, 3, size, size), 500).mixing is not None) == learned
 
 
 @each
