@@ -135,7 +135,9 @@ def split_figure(parts: Sequence[Split]) -> Figure | None:
         axes.plot(begin, y, marker="D", color="0.1", markersize=4, label="with the network" if y == 0 else None)
     axes.axvline(0, color="0.3", linewidth=1, linestyle="--")
     ends = [s.sampler.mean + s.network.mean for s in parts]
-    axes.set_xlim(right=min(max(ends) * 1.15, 4 * float(np.median(ends))) if min(ends) > 0 else None)  # some diverge
+    if min(ends) > 0:  # some diverge, and their intervals would be all that is seen
+        right = min(max(ends) * 1.15, 4 * float(np.median(ends)))
+        axes.set_xlim(max(axes.get_xlim()[0], -0.2 * right), right)
     axes.set_yticks(range(len(parts)), [_label(s.exact.row) for s in parts], fontsize=8)
     axes.invert_yaxis()
     axes.set_xlabel("energy score above the oracle's (8-bit levels)")

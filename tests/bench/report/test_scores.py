@@ -57,6 +57,12 @@ def test_the_score_is_split_where_the_denoiser_alone_differs(rows: list[TruthRow
     assert found.n_images == 4
     assert split_figure([found]) is not None
     assert split_figure([]) is None
+    sampler = replace(found.sampler, mean=900.0, lo=20.0, hi=2000.0)
+    wild = replace(found, sampler=sampler, network=replace(found.network, mean=-898.0, lo=-1998.0, hi=-18.0))
+    figure = split_figure([found, found, wild])
+    assert figure is not None
+    left, right = figure.axes[0].get_xlim()
+    assert -5 < left < 0 < right < 50  # what diverges does not hide the rest
 
 
 def test_images_that_both_have_count(tmp_path: Path) -> None:
