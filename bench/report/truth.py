@@ -106,6 +106,8 @@ def scores_of(cell: Cell, name: str) -> pd.Series | None:
     if figures is None or not isinstance(statistic, MeanStatistic):
         return None
     figures = figures[figures.notna().any(axis=1)]
+    if figures.empty:
+        return None
     values = pd.Series(statistic.aggregate(figures.to_numpy(float), conditions), figures.index, dtype=float)
     whole = float(statistic.aggregate(figures.to_numpy(float).mean(0), conditions))
     return values if np.isclose(values.mean(), whole, rtol=1e-9, atol=0) else None
