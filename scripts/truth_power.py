@@ -19,7 +19,7 @@ for each image in eight independent pairs.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import torch
@@ -83,18 +83,15 @@ def processed(posterior: Posterior, hr: Tensor, y: Tensor, noise: Noise) -> Made
     yield "projected", operator.project(x.double(), y[:, None].double()).float(), hr
 
 
+Make = Callable[[Posterior, Tensor, Tensor, Noise], Made]
+
+
 def measure(
-    images: int,
-    n: int,
-    scale: int = 4,
-    sigma: float = 0.05,
-    size: int = 32,
-    make: Callable[[Posterior, Tensor, Tensor, Noise], Made] = samplers,
-    leave_out: tuple[str, ...] = (),
+    images: int, n: int, sigma: float = 0.05, make: Make = samplers, leave_out: tuple[str, ...] = ()
 ) -> dict[str, dict[str, Estimate]]:
     """Estimates by sampler and statistic on the first images of gaussians."""
-    found = figures_of(images, n, scale, sigma, size, make, tuple(s for s in statistics_here() if s not in leave_out))
-    loaded = statistics_here()
+    loaded = {name: s for name, s in load_statistics(posterior=True).items() if name not in leave_out}
+    found = figures_of(loaded, images, n, sigma, make)
     return {
         name: {
             s: loaded[s].estimate(np.concatenate(rows), Conditions(n, sigma, name == "posterior mean"))
@@ -104,25 +101,13 @@ def measure(
     }
 
 
-def statistics_here() -> dict[str, Statistic]:
-    """All that can be measured where the posterior is known."""
-    return load_statistics(posterior=True)
-
-
 def figures_of(
-    images: int,
-    n: int,
-    scale: int = 4,
-    sigma: float = 0.05,
-    size: int = 32,
-    make: Callable[[Posterior, Tensor, Tensor, Noise], Made] = samplers,
-    only: tuple[str, ...] = (),
+    loaded: Mapping[str, Statistic], images: int, n: int, sigma: float, make: Make
 ) -> dict[str, dict[str, list[np.ndarray]]]:
-    """Figures of images by sampler and statistic on the first images of gaussians."""
-    dataset = Gaussians(size=size)
-    operator = make_operator({"name": "bicubic", "sigma": sigma}, scale, size, range=dataset.range)
+    """Figures of images by sampler and statistic on the first images of gaussians, 32 pixels, x4."""
+    dataset = Gaussians(size=32)
+    operator = make_operator({"name": "bicubic", "sigma": sigma}, 4, 32, range=dataset.range)
     exact, posterior = operator.to("cpu", torch.float64), Posterior(dataset.mixture, operator)
-    loaded = {name: s for name, s in statistics_here().items() if name in only}
     figures: dict[str, dict[str, list[np.ndarray]]] = {}
     for index in range(images):
         hr, y = observe(dataset, index, exact, 0)
@@ -138,26 +123,22 @@ def figures_of(
 def pairs(images: int, n: int, sigma: float, count: int = 8, resamplings: int = 2000) -> str:
     """Exact sets scored against each other: standard errors of the means, intervals that miss 0, their correlation."""
     named = [f"{pair}{half}" for pair in range(count) for half in "ab"]
-    scores: dict[str, dict[str, list[float]]] = {s: {name: [] for name in named} for s in ("energy", "crps")}
+    loaded = {name: statistics.get(name)() for name in ("energy", "crps")}
 
     def sets(posterior: Posterior, hr: Tensor, y: Tensor, noise: Noise) -> Made:
         for number, name in enumerate(named):
             yield name, posterior.sample(y, Noise(1 + number, noise.ids, range(n))).float(), hr
 
-    found = figures_of(images, n, sigma=sigma, make=sets, only=tuple(scores))
-    for name, of in found.items():
-        for s in scores:
-            scores[s][name] = np.concatenate(of[s])[:, 0].tolist()
+    found = figures_of(loaded, images, n, sigma, sets)
+    scores = {s: [np.concatenate(found[name][s])[:, 0] for name in named] for s in loaded}
+    differences = {s: np.stack(of[::2]) - np.stack(of[1::2]) for s, of in scores.items()}
     rng, lines = np.random.default_rng(0), []
-    differences = {
-        s: np.stack([np.subtract(of[f"{p}a"], of[f"{p}b"]) for p in range(count)]) for s, of in scores.items()
-    }
     for s, d in differences.items():
         z = d.mean(1) / (d.std(1, ddof=1) / np.sqrt(images))
-        statistic, missed = statistics.get(s)(), 0
+        missed = 0
         for k in range(resamplings):
             turned = np.stack([d[k % count] * rng.choice([-1, 1], images), np.zeros(images)], 1)
-            missed += abs(statistic.estimate(turned, Conditions(n, sigma)).distance) > 1
+            missed += abs(loaded[s].estimate(turned, Conditions(n, sigma)).distance) > 1
         share = f"intervals miss 0 in {missed / resamplings:.1%}"
         lines.append(f"{s}: means within {np.abs(z).max():.2f} standard errors of 0, {share}")
     lines.append(f"correlation of both: {np.corrcoef(*(d.ravel() for d in differences.values()))[0, 1]:.2f}")

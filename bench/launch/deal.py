@@ -210,20 +210,21 @@ class Dealer:
             worker.lost_starts += not started and event.innocent
             worker.state, worker.facts = "starting", {}
             if worker.failed_starts < KILLS and worker.lost_starts < LOSSES:
-                self._say(
-                    f"Worker {event.worker}{f' on {node}' if node else ''} {event.reason}; another takes its work."
-                )
+                self._say_taken(event, node)
                 self.pool.start(event.worker)
                 return
             worker.state = "refused"
             self._none_left(f"it {event.reason}")
         elif event.kind == "away":
             worker.state, worker.facts = "starting", {}
-            self._say(f"Worker {event.worker}{f' on {node}' if node else ''} {event.reason}; another takes its work.")
+            self._say_taken(event, node)
         elif event.kind == "refused":
             worker.state = "refused"
             self._say(f"Worker {event.worker} cannot work: {event.reason}")
             self._none_left(event.reason)
+
+    def _say_taken(self, event: Event, node: str) -> None:
+        self._say(f"Worker {event.worker}{f' on {node}' if node else ''} {event.reason}; another takes its work.")
 
     def _none_left(self, reason: str) -> None:
         if all(w.state == "refused" for w in self._workers):

@@ -96,7 +96,7 @@ def test_a_piece_ends_when_it_takes_too_long(tmp_path: Path, monkeypatch: pytest
     assert not (tmp_path / "pieces" / "noise-streams.json").exists()
 
 
-def test_tf32_is_on_where_a_row_names_it_alone(tmp_path: Path) -> None:
+def test_tf32_is_on_where_a_row_names_it_alone() -> None:
     with tf32(True):
         assert torch.backends.cudnn.allow_tf32
     assert not torch.backends.cudnn.allow_tf32
