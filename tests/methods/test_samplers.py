@@ -10,7 +10,7 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
-from bench.config import method_config
+from bench.config import compose, method_config, read_config
 from bench.contract import Noise, methods
 from bench.errors import BenchError
 from bench.load import make_method
@@ -159,6 +159,11 @@ def test_a_file_that_was_trained_on_the_cosine_schedule_is_sampled_on_it(weights
     assert method.levels.kept(999) == pytest.approx(float(cosine()[-1]), rel=1e-9)
     method.prepare(make_operator({"name": "average"}, 2, 32))
     assert method.prior.kept(500) == pytest.approx(float(cosine()[500]), rel=1e-9)
+    words = ["methods=[ddrm]", "methods.ddrm.unet.schedule=cosine", "methods.ddrm.unet.learned_variance=false"]
+    on_the_command_line = make_method(read_config(compose("run", words)).methods[0])
+    assert isinstance(on_the_command_line, DiffusionSampler)
+    assert on_the_command_line.shape.schedule == "cosine"
+    assert not on_the_command_line.learned_variance
     assert method.prior.kept(500) != pytest.approx(float(linear()[500]), rel=0.05)
 
 
