@@ -1,9 +1,10 @@
-"""Print what weights are chosen by: perceptual distance and energy score on rendered validation faces.
+"""Print what weights are chosen by: perceptual distance and energy score on validation faces.
 
     python -m scripts.choose scale=8 methods=[cvdvae] methods.cvdvae.low_weights.x8=FILE [--images 100] [--samples 5]
 
 takes the settings of ``run`` but ``dataset``; methods, scales and temperatures may be lists. Test images have no part
-in it: the faces are those of the validation split. Lower is better; APD / MSE has the right value 1 at tau 1.
+in it: the faces are rendered ones of the validation split; with `--photographs`, the 8 train photographs that
+``dataset=shipped`` holds out, augmented. Lower is better; APD / MSE has the right value 1 at tau 1.
 `--pictures FILE` writes a PNG of the first faces at twice their size: per scale y, the truth, and a sample for each row
 of the table.
 """
@@ -31,7 +32,9 @@ from bench.run.selection import dataset_operator, prepared_method
 
 METRICS = ("stlpips_alex", "psnr", "brisque", "lr_psnr")
 BATCH = 10
-FACES = ["dataset=synthfaces", "dataset.split=val", "dataset.size=64"]
+RENDERED = ["dataset=synthfaces"]
+PHOTOGRAPHS = ["dataset=shipped", "dataset.parts.synthfaces.weight=0"]
+VALIDATION = ["dataset.split=val", "dataset.size=64"]
 
 
 @torch.no_grad()
@@ -40,9 +43,11 @@ def main(given: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=100)
     parser.add_argument("--samples", type=int, default=5)
+    parser.add_argument("--photographs", action="store_true")
     parser.add_argument("--pictures", type=Path)
     arguments, words = parser.parse_known_args(given)
-    config = read_config(compose("run", [*words, *FACES]))
+    faces = PHOTOGRAPHS if arguments.photographs else RENDERED
+    config = read_config(compose("run", [*words, *faces, *VALIDATION]))
     device = torch.device(config.device)
     dataset = make_dataset(config.dataset)
     ids = dataset.ids[: arguments.images]
@@ -91,8 +96,8 @@ def main(given: Sequence[str] | None = None) -> None:
     ]
     print(tabulate(lines, headers=heads, tablefmt="pipe", disable_numparse=True))
     if arguments.pictures:
-        faces = min(10, len(ids))
-        grid = make_grid(torch.cat([r[:faces] for r in rows]).cpu(), nrow=faces, padding=1)
+        columns = min(10, len(ids))
+        grid = make_grid(torch.cat([r[:columns] for r in rows]).cpu(), nrow=columns, padding=1)
         write_png(
             arguments.pictures,
             to_uint8(nn.functional.interpolate(grid[None], scale_factor=2)[0]).permute(1, 2, 0).numpy(),

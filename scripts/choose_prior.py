@@ -4,7 +4,8 @@
 
 SHAPE is a name in ``configs/network/vdvae`` or a yaml file. The groups up to 8 (16) positions a side come from the
 prior's own encoder, as those for x8 (x4) would from a perfect low-resolution encoder; all others from the prior.
-Nothing is projected. The faces are those of the validation split.
+Nothing is projected. The faces are rendered ones of the validation split; with `--photographs`, the 8 train
+photographs that ``dataset=shipped`` holds out, augmented.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from tabulate import tabulate
 from torch import Tensor, nn
 from torchvision.utils import make_grid
 
+from bench.config import compose, read_config
 from bench.contract import Noise
 from bench.data import make_dataset
 from bench.files import write_png
@@ -28,6 +30,7 @@ from bench.run.draw import to_image
 from methods.cvdvae.distributions import Gaussian
 from methods.cvdvae.vdvae import TopDownBlock, Vdvae
 from methods.cvdvae.weights import load_weights
+from scripts.choose import PHOTOGRAPHS, RENDERED
 from scripts.grow_vdvae import read_shape
 
 
@@ -84,11 +87,13 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=3)
     parser.add_argument("--tau", type=float, default=0.8)
     parser.add_argument("--output", choices=("draw", "mean", "mode"), default="draw")
+    parser.add_argument("--photographs", action="store_true")
     parser.add_argument("--pictures", type=Path)
     a = parser.parse_args()
     model = read_shape(a.shape).eval()
     load_weights(model, a.weights)
-    dataset = make_dataset({"name": "synthfaces", "size": model.config.size, "split": "val"})
+    words = [*(PHOTOGRAPHS if a.photographs else RENDERED), "dataset.split=val", f"dataset.size={model.config.size}"]
+    dataset = make_dataset(read_config(compose("run", words)).dataset)
     ids = dataset.ids[: a.images]
     hr = torch.stack([to_image(dataset.load(i)).float() for i in range(len(ids))])
     net = load_net("stlpips_alex", torch.device("cpu"))

@@ -1,4 +1,4 @@
-"""Train all shipped networks with one command: the prior, its encoders, HCFlow and SR3, in that order.
+"""Train all shipped networks with one command: CVDVAE's prior and encoders, HCFlow, SR3 and the diffusion priors.
 
     python -m scripts.train_shipped FOLDER                      # the same command goes on after any kill
     python -m scripts.train_shipped FOLDER --pause              # returns when nothing computes any more
@@ -17,6 +17,9 @@ On a machine that has torch but no network, a folder of wheels brings what is mi
 
     python -m scripts.train_shipped --make-wheels WHEELS --python 3.12         # here
     python -m scripts.train_shipped FOLDER --wheels WHEELS --minutes 9 --back OUT
+
+The train photographs of ``dataset=shipped`` are downloaded on first use; without a network bring a checkout of theirs
+and say where it is: {all: [dataset.parts.portraits256.source=CHECKOUT]}.
 
 `--back` copies the half-precision weights of the newest stages there: at most 8 files.
 """
@@ -72,19 +75,22 @@ class Stage:
 
 _PRIOR = "method.network.prior_weights={weights}/prior64.safetensors"
 _FLOW = "method.network.weights={weights}/flow64-likelihood_x%d.safetensors"
+_GAUSSIANS = ("method=diffusion_gaussians32", "dataset=gaussians")
 STAGES = (
-    Stage("prior64", ("method=vdvae",), 22000),
+    Stage("prior64", ("method=vdvae",), 33000),
     Stage("low64_x4", ("method=cvdvae", "scale=4", "ema=0.995", _PRIOR), 7000),
     Stage("low64_x8", ("method=cvdvae", "scale=8", "ema=0.995", _PRIOR), 26000),
-    Stage("flow64-likelihood_x4", ("method=hcflow", "scale=4"), 6600),
-    Stage("flow64_x4", ("method=hcflow_plus", "scale=4", _FLOW % 4), 600),
-    Stage("flow64-likelihood_x8", ("method=hcflow", "scale=8"), 4700),
-    Stage("flow64_x8", ("method=hcflow_plus", "scale=8", _FLOW % 8), 400),
-    Stage("unet64_x4", ("method=sr3", "scale=4"), 6000),
-    Stage("unet64_x8", ("method=sr3", "scale=8"), 8000),
+    Stage("flow64-likelihood_x4", ("method=hcflow", "scale=4"), 1600),
+    Stage("flow64_x4", ("method=hcflow_plus", "scale=4", _FLOW % 4), 180),
+    Stage("flow64-likelihood_x8", ("method=hcflow", "scale=8"), 1400),
+    Stage("flow64_x8", ("method=hcflow_plus", "scale=8", _FLOW % 8), 170),
+    Stage("unet64_x4", ("method=sr3", "scale=4"), 3100),
+    Stage("unet64_x8", ("method=sr3", "scale=8"), 4000),
+    Stage("diffusion64", ("method=diffusion", "ema=0.998"), 2900),
+    Stage("gaussians32", (*_GAUSSIANS, "dataset.size=32", "pool=1000000"), 12000),
 )
-"""Three and a half hours of two idle cores for the prior (14 images a second on each), one to one and a half for every
-other network, by the steps and costs in results/README.md; a step of a flow's second stage costs two of its first."""
+"""Five hours for the prior and one for every other network (both stages of a flow together) with `--processes 2` on two
+idle cores, by the steps and costs in results/README.md. The batch is that of one process."""
 COMMON = ("dataset=shipped", "pool=48000", "save_every=60")
 
 
