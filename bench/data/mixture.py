@@ -1,4 +1,4 @@
-"""Several datasets mixed by weight, each with or without augmentation: what the shipped weights were trained on."""
+"""Several datasets mixed by weight, each with or without augmentation, as the shipped weights were trained on."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from bench.errors import BenchError
 
 LENGTH = {"train": 1_000_000, "val": 1_000}
 KEY = 0x31C
-ZOOM, SHIFT, TURN = 0.10, 0.04, 0.12
+ZOOM, SHIFT, TURN = 0.20, 0.06, 0.20
 """Augmentation: relative size, shift in sides, turn in radians, each uniform within plus and minus."""
+LIGHT, TINT = 0.25, 0.12
+"""The same for brightness, gamma, and the gain of each colour."""
 
 
 def augment(image: np.ndarray, size: int, random: np.random.Generator) -> np.ndarray:
@@ -30,8 +32,8 @@ def augment(image: np.ndarray, size: int, random: np.random.Generator) -> np.nda
     if random.random() < 0.5:
         quad = quad[[3, 2, 1, 0]]
     square = crop_quad(Image.fromarray(image), quad, side=side, size=size).astype(np.float32)
-    gain, gamma = 1 + 0.15 * random.uniform(-1, 1), 1 + 0.15 * random.uniform(-1, 1)
-    tint = 1 + 0.04 * random.uniform(-1, 1, 3)
+    gain, gamma = 1 + LIGHT * random.uniform(-1, 1), 1 + LIGHT * random.uniform(-1, 1)
+    tint = 1 + TINT * random.uniform(-1, 1, 3)
     return (255 * np.clip(square / 255 * gain * tint, 0, 1) ** gamma).round().astype(np.uint8)
 
 
