@@ -99,7 +99,7 @@ def main() -> None:
     net = load_net("stlpips_alex", torch.device("cpu"))
     lines, rows = [], [hr]
     for given in a.given:
-        found: dict[str, list[Tensor]] = {"st": [], "energy": [], "psnr": []}
+        found: dict[str, list[Tensor]] = {"st": [], "energy": [], "psnr": [], "mse": [], "apd": []}
         totals: dict[int, float] = {}
         shown = []
         for first in range(0, len(ids), 10):
@@ -111,19 +111,23 @@ def main() -> None:
             truth = [f.repeat_interleave(a.samples, 0) for f in net.embed(x)]
             found["st"].append(net.distance(net.embed(samples.flatten(0, 1)), truth))
             found["energy"].append(255 * energy_score(gram(samples, x)))
-            found["psnr"].append(-10 * (samples - x[:, None]).square().mean((2, 3, 4)).log10().flatten())
+            mse = (samples - x[:, None]).square().mean((2, 3, 4))
+            found["psnr"].append(-10 * mse.log10().flatten())
+            found["mse"].append(mse.mean(1))
+            found["apd"].append(2 * samples.var(1).mean((1, 2, 3)))
             totals = {r: totals.get(r, 0.0) + len(x) / len(ids) * rate for r, rate in rates.items()}
             shown.append(samples[:, 0])
         rows.append(torch.cat(shown))
-        st, energy, psnr = (float(torch.cat(found[name]).mean()) for name in ("st", "energy", "psnr"))
+        st, energy, psnr, mse, apd = (float(torch.cat(values).mean()) for values in found.values())
         bits = ", ".join([f"{sum(totals.values()):.3f}", *(f"{r}: {rate:.4f}" for r, rate in totals.items())])
-        lines.append([given, a.tau, f"{st:.4f}", f"{energy:.3f}", f"{psnr:.2f}", bits])
+        lines.append([given, a.tau, f"{st:.4f}", f"{energy:.3f}", f"{psnr:.2f}", f"{apd / mse:.2f}", bits])
     heads = [
         "given up to",
         "tau",
         "ST-LPIPS",
         "energy score (levels)",
         "PSNR (dB)",
+        "APD / MSE",
         "bits per dimension, and by resolution",
     ]
     print(tabulate(lines, headers=heads, tablefmt="pipe", disable_numparse=True))
