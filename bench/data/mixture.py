@@ -60,6 +60,8 @@ class Mixture(Dataset):
         self.split = split
         self.ids = Numbered(split, LENGTH[split])
         weights = np.array([float(p["weight"]) for p in parts.values()])
+        if not (weights >= 0).all() or not 0 < weights.sum() < np.inf:
+            raise BenchError("dataset.parts: weights must be finite, none below 0 and at least one above.")
         self.cumulative = np.cumsum(weights / weights.sum())
         self.augmented = [bool(p.get("augment", False)) for p in parts.values()]
         self.parts = [self._part(dict(p), split, size) for p in parts.values()]
@@ -96,7 +98,8 @@ class Mixture(Dataset):
         _, which, inner = self._draw(indices)
         chosen = [sorted({i for w, i in zip(which, inner, strict=True) if w == k}) for k in range(len(self.parts))]
         parts = [part.fingerprint(numbers) for part, numbers in zip(self.parts, chosen, strict=True)]
-        return self.identify(indices, [self.split, list(self.cumulative), self.augmented, parts])
+        changes = [[ZOOM, SHIFT, TURN, LIGHT, TINT] if augmented else None for augmented in self.augmented]
+        return self.identify(indices, [self.split, list(self.cumulative), changes, parts])
 
     def _draw(self, indices: Sequence[int]) -> tuple[list[np.random.Generator], list[int], list[int]]:
         """Each image's generator, its part and its number in that part."""

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from scripts.choose import main
+from bench.config import compose, read_config
+from scripts.choose import PHOTOGRAPHS, VALIDATION, main
 
 
 def test_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -20,3 +21,10 @@ def test_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert 0.4 * rms < figures["energy score (levels)"] < 1.1 * rms
         assert 0 < figures["ST-LPIPS"] < 0.5
     assert pictures.stat().st_size > 1000
+
+
+def test_photographs_are_those_that_training_has_not() -> None:
+    dataset = read_config(compose("run", [*PHOTOGRAPHS, *VALIDATION])).dataset
+    assert dataset["name"] == "mixture"
+    assert dataset["split"] == "val"
+    assert {name: part["weight"] for name, part in dataset["parts"].items()} == {"synthfaces": 0, "portraits256": 1}

@@ -54,6 +54,29 @@ def test_bad_settings(image_folder: Path) -> None:
         make_dataset({"name": "mixture", "parts": {}})
 
 
+def test_a_part_of_weight_0_is_never_drawn(image_folder: Path) -> None:
+    mixed = parts(image_folder)
+    mixed["rendered"]["weight"] = 0
+    dataset = make_dataset({"name": "mixture", "parts": mixed, "size": 32})
+    assert all(x[..., 1].mean() - x[..., 0].mean() > 100 for x in dataset.load_many(range(40)).astype(float))
+
+
+@pytest.mark.parametrize("weights", [(0, 0), (-1, 2), (float("nan"), 1), (float("inf"), 1)])
+def test_weights_that_are_no_shares_are_refused(image_folder: Path, weights: tuple[float, float]) -> None:
+    mixed = parts(image_folder)
+    for part, weight in zip(mixed.values(), weights, strict=True):
+        part["weight"] = weight
+    with pytest.raises(BenchError, match="weights must be finite"):
+        make_dataset({"name": "mixture", "parts": mixed, "size": 32})
+
+
+def test_another_augmentation_is_another_dataset(image_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = make_dataset({"name": "mixture", "parts": parts(image_folder), "size": 32})
+    before = dataset.fingerprint(range(8))
+    monkeypatch.setattr("bench.data.mixture.ZOOM", 0.1)
+    assert dataset.fingerprint(range(8)) != before
+
+
 def test_augmentation_keeps_the_middle_and_varies() -> None:
     image = np.full((64, 64, 3), 20, np.uint8)
     image[16:48, 16:48] = 200
