@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import os
+import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +60,11 @@ def as_json(content: Any) -> Any:
 
 
 def file_states(files: Mapping[str, Path]) -> dict[str, Any]:
-    """The `file_identity` of files, by role: while it is the same, their content is."""
-    return {role: file_identity(path) for role, path in files.items()}
+    """What tells the content of files without reading them, by role: where they are, and their `file_identity`.
+
+    A link is known by its own name, since it may name another file tomorrow.
+    """
+    return {role: [os.path.abspath(path), *file_identity(path)[1:]] for role, path in files.items()}
 
 
 def hashes(files: Mapping[str, Path]) -> dict[str, str]:
@@ -68,14 +73,47 @@ def hashes(files: Mapping[str, Path]) -> dict[str, str]:
 
 
 def recorded_hashes(cell: Cell) -> dict[str, str]:
-    """The sha256 that the files a cell was made with have now; those that are gone are as they were."""
-    before = (cell.identity or {}).get("weights", {})
+    """The sha256 that a cell's files have where the method would find them now; those that are gone are as they were."""
+    record = cell.identity or {}
+    before = record.get("weights", {})
     now = dict(before)
     for role, state in cell.files.items():
-        path = Path(state[0])
-        if path.is_file() and file_identity(path) != state:
+        path = _today(Path(state[0]), record)
+        if path.is_file() and file_states({role: path})[role] != state:
             now[role] = sha256(path)
     return now
+
+
+def _today(recorded: Path, record: Mapping[str, Any]) -> Path:
+    """Where the file is today that a method loaded from `recorded`.
+
+    A path in the settings, relative to another folder today, names another file; so does a file that comes with a
+    package when a run goes on with another installation of it, while the former one may still be there.
+    """
+    named = [path for s in _strings(record.get("settings")) if (path := Path(s)).name == recorded.name]
+    if here := [path for path in named if path.is_file()]:
+        return max(here, key=lambda path: _common_end(path, recorded))
+    top = methods.get(record["method"]).__module__.partition(".")[0]
+    if file := getattr(sys.modules.get(top), "__file__", None):
+        folders = recorded.parts[:-1]
+        inside = max((i for i, part in enumerate(folders) if part == top), default=None)
+        if inside is not None and (path := Path(file).parent.joinpath(*recorded.parts[inside + 1 :])).is_file():
+            return path
+    return recorded
+
+
+def _common_end(a: Path, b: Path) -> int:
+    """Number of last parts that two paths have in common."""
+    pairs = zip(reversed(a.parts), reversed(b.parts), strict=False)
+    return next((n for n, (x, y) in enumerate(pairs) if x != y), min(len(a.parts), len(b.parts)))
+
+
+def _strings(settings: Any) -> Iterator[str]:
+    if isinstance(settings, str):
+        yield settings
+    elif isinstance(settings, Mapping):
+        for value in settings.values():
+            yield from _strings(value)
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], keys: tuple[str, ...] | None = None) -> list[str]:

@@ -16,7 +16,7 @@ from bench.config import MethodConfig, RunConfig
 from bench.contract import Facts, methods, register_method
 from bench.data import DataFacts, Dataset, datasets, register_dataset
 from bench.errors import BenchError
-from bench.files import sha256
+from bench.files import file_identity, sha256
 from bench.metrics.distortion import Ssim
 from bench.network import NetworkMethod
 from bench.operators.bicubic import enlarge
@@ -80,6 +80,64 @@ def test_weights_are_known_by_role_and_content(configure: Configure, add, weight
     with pytest.raises(BenchError, match=f"the weights '{role}' were .*, are .*: add stale=recompute"):
         run(add(weighted, configure(f"limit={limit}")))  # 1: finished, nothing to sample
     assert Noisy.drawn == 0
+
+
+@pytest.mark.parametrize("limit", [1, 2])
+def test_a_relative_path_is_followed_from_where_one_is(
+    configure: Configure, add, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
+    class Named(Noisy):
+        def __init__(self, weights: str = "") -> None:
+            self.weights = weights
+
+        def files(self):
+            return {"network": Path(self.weights)}
+
+    def of(words: str) -> RunConfig:
+        entries = (MethodConfig("misfit", "misfit", {"weights": "network.safetensors"}),)
+        return add(Named, configure(words)).model_copy(update={"methods": entries})
+
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "network.safetensors").write_text(folder)
+    monkeypatch.chdir(tmp_path / "one")
+    run(of("limit=1"))
+    run(of("limit=1"))
+    monkeypatch.chdir(tmp_path / "two")
+    with pytest.raises(BenchError, match="the weights 'network' were .*, are"):
+        run(of(f"limit={limit}"))
+
+
+def test_a_link_to_other_weights_is_seen(configure: Configure, add, weighted, tmp_path: Path) -> None:
+    file = tmp_path / "prior" / "weights.safetensors"
+    for name in ("one", "two"):
+        (tmp_path / name).write_text(name)
+    file.unlink()
+    file.symlink_to(tmp_path / "one")
+    run(add(weighted, configure("limit=1")))
+    file.unlink()
+    file.symlink_to(tmp_path / "two")
+    with pytest.raises(BenchError, match="the weights 'prior' were"):
+        run(add(weighted, configure("limit=1")))
+
+
+def test_weights_of_this_installation_count(configure: Configure, tmp_path: Path) -> None:
+    """Of a run that another installation made, which is still there and had other weights."""
+    words = ("methods=[hcflow]", "scale=8", "limit=1", "n=1")
+    directory, _ = run(configure(*words))
+    folder = directory.cell(CellKey("hcflow", 8, 0.8)).folder
+    other = tmp_path / "old" / "methods" / "hcflow" / "shipped" / "flow64_x8.safetensors"
+    other.parent.mkdir(parents=True)
+    other.write_text("of an earlier version")
+    record = json.loads((folder / "cell.json").read_text())
+    (role,) = record["weights"]
+    (folder / "files.json").write_text(json.dumps({role: [str(other), *file_identity(other)[1:]]}))
+    (folder / "cell.json").write_text(json.dumps(record | {"weights": {role: sha256(other)}}))
+    with pytest.raises(BenchError, match=f"the weights '{role}' were .*, are"):
+        run(configure(*words))
+    run(configure(*words, "stale=recompute"))
+    assert json.loads((folder / "cell.json").read_text())["weights"] == record["weights"]
+    assert (folder / "superseded-1").is_dir()
 
 
 def test_the_same_weights_in_another_file_are_the_same(configure: Configure, add, weighted, tmp_path) -> None:
