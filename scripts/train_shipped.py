@@ -79,7 +79,7 @@ _GAUSSIANS = ("method=diffusion_gaussians32", "dataset=gaussians")
 STAGES = (
     Stage("prior64", ("method=vdvae",), 31000),
     Stage("low64_x4", ("method=cvdvae", "scale=4", "ema=0.995", _PRIOR), 13000),
-    Stage("low64_x8", ("method=cvdvae", "scale=8", "ema=0.995", _PRIOR), 10000),
+    Stage("low64_x8", ("method=cvdvae", "scale=8", "ema=0.995", _PRIOR), 50000),
     Stage("flow64-likelihood_x4", ("method=hcflow", "scale=4"), 6100),
     Stage("flow64_x4", ("method=hcflow_plus", "scale=4", _FLOW % 4), 620),
     Stage("flow64-likelihood_x8", ("method=hcflow", "scale=8"), 5500),
@@ -90,8 +90,7 @@ STAGES = (
     Stage("gaussians32", (*_GAUSSIANS, "dataset.size=32", "pool=1000000"), 12000),
 )
 """Five hours for the prior, half of one for gaussians32 and one for every other network (both stages of a flow
-together) with `--processes 2` on two idle cores, by the costs in results/README.md; 0.2 for the encoder at x8, which
-learns the few photographs by heart after that. Processes share a batch."""
+together) with `--processes 2` on two idle cores, by the costs in results/README.md. Processes share a batch."""
 COMMON = ("dataset=shipped", "pool=48000", "save_every=60")
 
 
