@@ -11,7 +11,16 @@ from bench.contract import Method
 from bench.errors import BenchError
 from bench.run.cell import Cell, CellKey
 from bench.run.draw import say
-from bench.run.identity import SHARED, as_json, differences, file_states, hashes, identity, recorded_hashes
+from bench.run.identity import (
+    SHARED,
+    as_json,
+    differences,
+    file_states,
+    hashes,
+    identity,
+    is_unchanged,
+    recorded_hashes,
+)
 from bench.run.images import Images
 from bench.run.store import RunDir
 
@@ -30,6 +39,7 @@ class Claims:
         images: as they are now.
         needs_method: whether a cell has anything to do that needs the method.
         load: loads a method by label and scale; None where it fails, which is a failure of this method alone.
+        look: the same without a failure: it raises.
 
     """
 
@@ -38,6 +48,7 @@ class Claims:
     images: Images
     needs_method: Callable[[Cell], bool]
     load: Callable[[str, int], Method | None]
+    look: Callable[[str, int], Method]
 
     def make(self, keys: Sequence[CellKey]) -> None:
         """Claim cells; rows of something else are refused or, with ``stale=recompute``, set aside.
@@ -122,9 +133,15 @@ class Claims:
         for label, scale in reversed(order):
             keys = [k for k in now if (k.label, k.scale) == (label, scale)]
             if all(self._is_finished(key, stale) for key in keys):
-                for key in keys:
-                    now[key]["weights"] = recorded_hashes(self.directory.cell(key))
-            elif (method := self.load(label, scale)) is not None:
+                cells = self._cells(keys)
+                method = None if all(is_unchanged(cell) for cell in cells) else self._looked_at(label, scale)
+                if method is None:
+                    for cell in cells:
+                        now[cell.key]["weights"] = recorded_hashes(cell)
+                    continue
+            else:
+                method = self.load(label, scale)
+            if method is not None:
                 facts = asdict(method.facts) | {
                     "method": names[label], "evaluations": method.evaluations, "backward_passes": method.backward_passes
                 }  # fmt: skip
@@ -134,6 +151,16 @@ class Claims:
                     now[key]["weights"] = weights
                     stored[key] = (as_json(facts), file_states(files))
         return stored
+
+    def _looked_at(self, label: str, scale: int) -> Method | None:
+        """A method whose rows are finished, loaded to see its files; None, and a sentence, where that cannot be."""
+        try:
+            return self.look(label, scale)
+        except (BenchError, ImportError, MemoryError, OSError, RuntimeError) as error:
+            say(
+                f"{label} x{scale} cannot be loaded here, so that its finished rows stay as they are on record: {error}"
+            )
+            return None
 
     def _is_finished(self, key: CellKey, stale: Collection[CellKey]) -> bool:
         """Whether a cell needs its method no more, not even to compute its rows anew."""

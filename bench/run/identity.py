@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sys
@@ -11,7 +12,7 @@ from typing import Any
 
 from bench.config import MethodConfig, RunConfig
 from bench.contract import methods
-from bench.files import file_identity, sha256
+from bench.files import cache_dir, file_identity, sha256
 from bench.run.cell import Cell, CellKey
 
 SHARED = ("operator", "dataset", "n", "seed", "quantise")
@@ -60,11 +61,14 @@ def as_json(content: Any) -> Any:
 
 
 def file_states(files: Mapping[str, Path]) -> dict[str, Any]:
-    """What tells the content of files without reading them, by role: where they are, and their `file_identity`.
+    """What tells the content of files without reading them, by role: where they are and their `file_identity`.
 
-    A link is known by its own name, since it may name another file tomorrow.
+    A link is known by its own name, since it may lead to another file tomorrow. The last entry stands for all that a
+    name is looked up by: in another folder, installation or cache the same name may be another file.
     """
-    return {role: [os.path.abspath(path), *file_identity(path)[1:]] for role, path in files.items()}
+    place = [os.getcwd(), str(Path(__file__).parents[2]), sys.prefix, sys.path[1:], str(cache_dir().absolute())]
+    digest = hashlib.sha256(json.dumps(place).encode()).hexdigest()[:HASH]
+    return {role: [str(path.absolute()), *file_identity(path)[1:], digest] for role, path in files.items()}
 
 
 def hashes(files: Mapping[str, Path]) -> dict[str, str]:
@@ -72,47 +76,29 @@ def hashes(files: Mapping[str, Path]) -> dict[str, str]:
     return {role: sha256(path) for role, path in files.items()}
 
 
-def recorded_hashes(cell: Cell) -> dict[str, str]:
-    """The sha256 that a cell's files have where the method would find them now; those that are gone are as they were."""
-    record = cell.identity or {}
-    before = record.get("weights", {})
-    now = dict(before)
-    for role, state in cell.files.items():
-        path = _today(Path(state[0]), record)
-        if path.is_file() and file_states({role: path})[role] != state:
-            now[role] = sha256(path)
-    return now
+def is_unchanged(cell: Cell) -> bool:
+    """Whether a cell's method would surely load here and now what the cell was made with.
 
-
-def _today(recorded: Path, record: Mapping[str, Any]) -> Path:
-    """Where the file is today that a method loaded from `recorded`.
-
-    A path in the settings, relative to another folder today, names another file; so does a file that comes with a
-    package when a run goes on with another installation of it, while the former one may still be there.
+    That is in the same place, where no file has changed and no setting names another one.
     """
-    named = [path for s in _strings(record.get("settings")) if (path := Path(s)).name == recorded.name]
-    if here := [path for path in named if path.is_file()]:
-        return max(here, key=lambda path: _common_end(path, recorded))
-    top = methods.get(record["method"]).__module__.partition(".")[0]
-    if file := getattr(sys.modules.get(top), "__file__", None):
-        folders = recorded.parts[:-1]
-        inside = max((i for i, part in enumerate(folders) if part == top), default=None)
-        if inside is not None and (path := Path(file).parent.joinpath(*recorded.parts[inside + 1 :])).is_file():
-            return path
-    return recorded
+    recorded = {role: Path(state[0]) for role, state in cell.files.items()}
+    settings = (cell.identity or {}).get("settings")
+    named = {str(Path(s).absolute()) for s in _strings(settings) if os.path.isfile(s)}
+    return file_states(recorded) == cell.files and named <= set(map(str, recorded.values()))
 
 
-def _common_end(a: Path, b: Path) -> int:
-    """Number of last parts that two paths have in common."""
-    pairs = zip(reversed(a.parts), reversed(b.parts), strict=False)
-    return next((n for n, (x, y) in enumerate(pairs) if x != y), min(len(a.parts), len(b.parts)))
+def recorded_hashes(cell: Cell) -> dict[str, str]:
+    """The sha256 that the files a cell was made with have now; those that are gone are as they were."""
+    before = (cell.identity or {}).get("weights", {})
+    paths = {role: Path(state[0]) for role, state in cell.files.items()}
+    return before | {role: sha256(path) for role, path in paths.items() if path.is_file()}
 
 
 def _strings(settings: Any) -> Iterator[str]:
     if isinstance(settings, str):
         yield settings
-    elif isinstance(settings, Mapping):
-        for value in settings.values():
+    elif isinstance(settings, Mapping | list):
+        for value in settings.values() if isinstance(settings, Mapping) else settings:
             yield from _strings(value)
 
 

@@ -103,7 +103,8 @@ class Session:
         self.images, self.loaded = self.computing.images, self.computing.loaded
         self.computing.kept = self._kept_images(keys, self.images.operator(config.scales[0]).size)
 
-        Claims(config, directory, self.images, self.needs_method, self.loaded.try_method).make(list(keys))
+        loaded = self.loaded
+        Claims(config, directory, self.images, self.needs_method, loaded.try_method, loaded.method).make(list(keys))
         self._states.clear()
         for key in keys:
             self._check_fillable(directory.cell(key))
