@@ -116,7 +116,7 @@ def test_finished_rows_stay_where_their_method_cannot_be_loaded(
         def prepare(self, *args, **kwargs):
             if not file.is_file():
                 raise BenchError("network.safetensors is not there.")
-            super().prepare(*args, **kwargs)
+            return super().prepare(*args, **kwargs)
 
         def files(self):
             return {"network": file}
