@@ -89,9 +89,12 @@ def is_unchanged(cell: Cell) -> bool:
 
 def recorded_hashes(cell: Cell) -> dict[str, str]:
     """The sha256 that the files a cell was made with have now; those that are gone are as they were."""
-    before = (cell.identity or {}).get("weights", {})
-    paths = {role: Path(state[0]) for role, state in cell.files.items()}
-    return before | {role: sha256(path) for role, path in paths.items() if path.is_file()}
+    now = dict((cell.identity or {}).get("weights", {}))
+    for role, state in cell.files.items():
+        path = Path(state[0])
+        if path.is_file() and file_states({role: path})[role] != state:  # gigabytes are not read without a reason
+            now[role] = sha256(path)
+    return now
 
 
 def _strings(settings: Any) -> Iterator[str]:
