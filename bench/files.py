@@ -58,18 +58,21 @@ def disk_errors(path: Path) -> Iterator[None]:
 
     """
     goes_on = "What is done is kept; the same command goes on."
-    in_the_way = "a file is where a folder should be: move it away, or choose another out=DIR."
+    in_cache = path.absolute().is_relative_to(cache_dir().absolute())
+    elsewhere = "set BENCH_CACHE to another folder" if in_cache else "choose another out=DIR"
+    in_the_way = f"a file is where a folder should be: move it away, or {elsewhere}."
     try:
         yield
     except OSError as error:
         why = {
             errno.ENOSPC: f"the disk is full: free some space. {goes_on}",
             errno.EDQUOT: f"the disk quota is used up: free some space. {goes_on}",
-            errno.EACCES: "the folder is not writable: choose another out=DIR.",
-            errno.EROFS: "the disk is read-only: choose another out=DIR.",
+            errno.EACCES: f"the folder is not writable: {elsewhere}.",
+            errno.EROFS: f"the disk is read-only: {elsewhere}.",
+            errno.ENOENT: f"there is no such folder, and none can be made: {elsewhere}.",
             errno.EEXIST: in_the_way,
             errno.ENOTDIR: in_the_way,
-            errno.EISDIR: "a folder is where a file should be: move it away, or choose another out=DIR.",
+            errno.EISDIR: f"a folder is where a file should be: move it away, or {elsewhere}.",
             errno.ENAMETOOLONG: "the name is too long: choose a shorter one.",
         }.get(error.errno or 0, f"{error}. {goes_on}")
         raise DiskError(f"Could not write {path}: {why}") from error

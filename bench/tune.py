@@ -21,7 +21,7 @@ from bench.errors import BenchError, near_matches
 from bench.files import write_atomic
 from bench.load import make_method
 from bench.metrics import better_at, column, metric_facts, metrics, resolve_metrics, right_residual
-from bench.metrics.statistic import StatisticFacts, statistics
+from bench.metrics.statistic import Estimate, StatisticFacts, statistics
 from bench.report.figures import plain_text, save
 from bench.report.stats import paired_difference
 from bench.report.tables import UNDEFINED, Row, column_head, directions, interval_text, read_rows, summarise
@@ -127,12 +127,19 @@ def point(row: Row, settings: dict[str, object], name: str) -> Point:
         if figures is None:
             return Point(row, settings, np.nan, np.nan, np.nan, np.nan, UNDEFINED)
         e = statistics.get(name)().estimate(figures, conditions_of(row.cell))
-        loss = e.value if facts.score or facts.bound else abs(e.value - e.right)
-        return Point(row, settings, e.value, e.lo, e.hi, loss, text_of(e, facts))
+        return Point(row, settings, e.value, e.lo, e.hi, loss_of(e, facts), text_of(e, facts))
     frame, key = summarise([row], [name]), column(name)
     value, lo, hi = (float(frame[k].iloc[0]) for k in (key, f"{key}_lo", f"{key}_hi"))
     loss = -value if metric_facts(name).better == "higher" else value
     return Point(row, settings, value, lo, hi, loss, interval_text(frame, 0, name))
+
+
+def loss_of(e: Estimate, facts: StatisticFacts) -> float:
+    """How far a statistic is from the right value; a score itself."""
+    off = e.value - e.right
+    if facts.bound:
+        off = max(off, 0.0)  # below the right value, as a c2st of 0.4, is chance
+    return e.value if facts.score else abs(off)
 
 
 def best_of(points: Sequence[Point], name: str) -> Point:

@@ -176,6 +176,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
+        with path.open("rb") as file:
+            if not file.read(2).startswith((b"PK", b"\x80")):
+                raise ValueError("it is neither a zip archive nor a pickle")
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
         raise BenchError(f"{path} is truncated or no checkpoint ({error}): fetch it again.") from error

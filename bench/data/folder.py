@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 from PIL import Image
+from pydantic import Field
 
 from bench.data import DataFacts, Dataset, register_dataset
 from bench.data.images import centre_square, list_images, read_rgb
@@ -24,7 +26,7 @@ class Folder(Dataset):
         how_to_get="dataset=folder dataset.path=DIR; png, jpg, webp, bmp or tiff, searched recursively",
     )
 
-    def __init__(self, path: str, size: int = 256) -> None:
+    def __init__(self, path: str, size: Annotated[int, Field(ge=1)] = 256) -> None:
         self.folder = Path(path)
         self.size = size
         if not self.folder.is_dir():

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from PIL import Image
+from pydantic import Field
 
 from bench.data import DataFacts, Dataset, Numbered, SplitError, register_dataset
 from bench.data.portraits256 import crop_quad
@@ -51,7 +52,9 @@ class Mixture(Dataset):
 
     facts = DataFacts(title="Mixture", licence="those of its parts", how_to_get="its parts", default_limit=1000)
 
-    def __init__(self, parts: Mapping[str, Mapping[str, Any]], split: str = "train", size: int = 64) -> None:
+    def __init__(
+        self, parts: Mapping[str, Mapping[str, Any]], split: str = "train", size: Annotated[int, Field(ge=1)] = 64
+    ) -> None:
         if split not in LENGTH:
             raise SplitError(f"dataset.split={split} is no split of mixture: use train or val.")
         if not parts:

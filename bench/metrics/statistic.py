@@ -22,6 +22,7 @@ from math import nan
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
+from scipy.stats import t as student
 
 from bench.errors import BenchError
 from bench.registry import Registry
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
 
 RESAMPLES = 2000
 LEVEL = 0.95
+FEW = 20
+"""Images from which on quantiles of the bootstrap are wide enough: of five statistics of an exact sampler they would
+rule out some in 27% of sets of 5 images, in 13% of sets of 10, in 7% of 20 and in 5% of 40."""
 NEAR = 1e-6
 """What float32 samples may be off the right value without a distance."""
 
@@ -94,6 +98,7 @@ class Estimate:
         p: probability that a perfect sampler is as far from the right value, two-sided but for a bound; NaN where
             nothing is known of it.
         p_joint: p corrected for all statistics that are looked at together, by whoever looks.
+        n_images: images that have its figures, as far as whoever looks has counted them.
 
     """
 
@@ -104,6 +109,7 @@ class Estimate:
     distance: float = nan
     p: float = nan
     p_joint: float = nan
+    n_images: int = 0
 
 
 class Statistic(ABC):
@@ -137,7 +143,11 @@ class MeanStatistic(Statistic):
         return nan
 
     def estimate(self, values: np.ndarray, c: Conditions) -> Estimate:
-        """Aggregate figures [N, K] of N images, with the interval; images with a NaN in all are left out."""
+        """Aggregate figures [N, K] of N images, with the interval; images with a NaN in all are left out.
+
+        Of fewer than `FEW` images it is Student's t with the bootstrap's standard error, and p is at least that of N
+        signs.
+        """
         values = values[~np.isnan(values).all(1)]
         if not len(values):
             return Estimate(nan)
@@ -148,18 +158,41 @@ class MeanStatistic(Statistic):
             return Estimate(value, right=right)
         resampled = weights(len(values)) @ values
         found = self.aggregate(resampled, c)
-        lo, hi = np.quantile(found, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
         # a right value that is estimated from the same images varies with the value: what counts is the difference
         differences = found - self.right(resampled, c)
-        low, high = np.quantile(differences, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
         difference = value - right
+        lo, hi = _interval(value, found, len(values))
+        low, high = _interval(difference, differences, len(values))
         width = difference - low if difference > 0 else high - difference
         near = abs(difference) < NEAR * max(1, abs(right))
         with np.errstate(divide="ignore"):  # an interval without width: infinite
             distance = 0.0 if near else float(np.divide(difference, max(width, 0.0)))
-        beyond = min((differences <= 0).sum(), (differences >= 0).sum())
-        p = nan if np.isnan(difference) else 1.0 if near else min(1.0, 2 * (beyond + 1) / (len(differences) + 1))
-        return Estimate(value, float(lo), float(hi), right, distance, p)
+        p = nan if np.isnan(difference) else 1.0 if near else _p_value(difference, differences, len(values))
+        return Estimate(value, lo, hi, right, distance, p)
+
+
+def _interval(value: float, resampled: np.ndarray, count: int) -> tuple[float, float]:
+    """Bounds of the 95% interval of a value of `count` images."""
+    if count < FEW:
+        half = float(student.ppf((1 + LEVEL) / 2, count - 1)) * _standard_error(resampled, count)
+        return value - half, value + half
+    lo, hi = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(lo), float(hi)
+
+
+def _p_value(difference: float, resampled: np.ndarray, count: int) -> float:
+    """Two-sided p-value of a difference of 0."""
+    if count < FEW:
+        with np.errstate(divide="ignore"):
+            t = np.divide(abs(difference), _standard_error(resampled, count))
+        return float(max(2 * student.sf(t, count - 1), 2.0 ** (1 - count)))
+    beyond = min((resampled <= 0).sum(), (resampled >= 0).sum())
+    return float(min(1.0, 2 * (beyond + 1) / (len(resampled) + 1)))
+
+
+def _standard_error(resampled: np.ndarray, count: int) -> float:
+    """From resamplings, whose variance is that of `count` images over `count` instead of `count - 1`."""
+    return float(resampled.std()) * (count / (count - 1)) ** 0.5
 
 
 def weights(count: int) -> np.ndarray:

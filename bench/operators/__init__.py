@@ -19,6 +19,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from bench.errors import BenchError
@@ -133,6 +134,15 @@ class Operator(ABC):
     facts: ClassVar[OperatorFacts]
     name: ClassVar[str]
     """The registered name."""
+
+    @classmethod
+    def files(cls, settings: Mapping[str, Any]) -> dict[str, Path]:
+        """Files that settings name, by setting: what they hold belongs to what is measured.
+
+        Without more knowledge, those whose name has a suffix.
+        """
+        named = {k: Path(v) for k, v in settings.items() if isinstance(v, str) and Path(v).suffix}
+        return {k: path for k, path in named.items() if path.is_file()}
 
     def __init__(
         self,

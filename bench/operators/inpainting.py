@@ -35,6 +35,9 @@ def random_mask(size: tuple[int, int], missing: float) -> np.ndarray:
     return mask.reshape(size)
 
 
+MAKERS = {"box": box_mask, "random": random_mask}
+
+
 def read_mask(path: Path, size: tuple[int, int]) -> np.ndarray:
     """Bool [H, W] from an image, white where pixels are seen.
 
@@ -75,14 +78,19 @@ class Inpainting(Operator):
         **common: Any,
     ) -> None:
         super().__init__(size, 1, **common)
-        makers = {"box": box_mask, "random": random_mask}
-        seen = makers[mask](self.size, missing) if mask in makers else read_mask(Path(mask), self.size)
+        seen = MAKERS[mask](self.size, missing) if mask in MAKERS else read_mask(Path(mask), self.size)
         if seen.all() or not seen.any():
             raise BenchError(
                 f"operator.mask={mask} hides {'none' if seen.all() else 'all'} of the pixels: change operator.missing."
             )
-        self._kind = f"{self.name} {mask} {missing:g}" if mask in makers else f"{self.name} {Path(mask).stem}"
+        self._kind = f"{self.name} {mask} {missing:g}" if mask in MAKERS else f"{self.name} {Path(mask).stem}"
         self._mask = torch.from_numpy(seen).to(self.device, self.dtype)
+
+    @classmethod
+    def files(cls, settings: Mapping[str, Any]) -> dict[str, Path]:
+        """The mask's, whatever its name."""
+        mask = settings.get("mask")
+        return {"mask": Path(mask)} if isinstance(mask, str) and mask not in MAKERS and Path(mask).is_file() else {}
 
     @classmethod
     def any_size(cls, scale: int, settings: Mapping[str, Any]) -> tuple[int, int]:

@@ -53,6 +53,15 @@ def measured_on(row: Row) -> tuple[str, int | None]:
     return name, dataset.get("size", SET[1] if name == SET[0] else None)
 
 
+def other_images(rows: Sequence[Row]) -> list[str]:
+    """Sentences that say which rows are of other images than the published figures."""
+    others = sorted({measured_on(row) for row in rows} - {SET}, key=str)
+    return [
+        f"Measured on {name}{f' at {size} pixels' if size else ''}: other images than the published ones, so that "
+        "there is no difference." for name, size in others
+    ]  # fmt: skip
+
+
 def beside_published(rows: Sequence[Row], names: Sequence[str]) -> pd.DataFrame:
     """Measured and published figures of the same method, scale, operator, sigma and metric, one per line and source.
 
@@ -88,9 +97,4 @@ def write_samplers(run: RunDir, rows: Sequence[Row], names: Sequence[str]) -> No
     table = tabulate(shown.astype(object).where(shown.notna(), "").to_numpy().tolist(), headers=list(shown.columns),
                      tablefmt="pipe", floatfmt=".4g")  # fmt: skip
     named = [f"{name}: {text}." for name, text in sources().items() if name in set(frame["source"])]
-    others = sorted({measured_on(row) for row in rows} - {SET}, key=str)
-    ours = [
-        f"Measured on {name}{f' at {size} pixels' if size else ''}: other images than the published ones, so that "
-        "there is no difference." for name, size in others
-    ]  # fmt: skip
-    write_atomic(run.path / "samplers.md", "\n\n".join([*ours, table, NOTE, *named]) + "\n")
+    write_atomic(run.path / "samplers.md", "\n\n".join([*other_images(rows), table, NOTE, *named]) + "\n")

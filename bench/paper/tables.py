@@ -17,7 +17,7 @@ from tabulate import tabulate
 
 from bench.files import write_atomic
 from bench.metrics import Better, column, metric_facts
-from bench.paper.samplers import write_samplers
+from bench.paper.samplers import SET, measured_on, other_images, write_samplers
 from bench.report.notes import IMPOSSIBLE, below_table, largest_apd_ratio
 from bench.report.tables import (
     NOTE,
@@ -154,7 +154,8 @@ def beside_paper(rows: list[Row], names: list[str], frame: pd.DataFrame, table: 
     The paper does not name the backbone of its LPIPS: LPIPS with either is compared with it, ST-LPIPS never. Its
     operator is bicubic without noise, which variant is not known: rows of another one have no place here. Its LR-PSNR
     is compared with ours of unrounded samples where that was measured. A published figure that cannot be right has the
-    mark "impossible" and no difference. `table` as in `published`.
+    mark "impossible" and no difference, and there is none where ours is of other images than `SET`. `table` as in
+    `published`.
     """
     theirs, wrong = _published_values(table), impossible_apd()
     records = []
@@ -168,7 +169,7 @@ def beside_paper(rows: list[Row], names: list[str], frame: pd.DataFrame, table: 
             mark = "impossible" if ours == "apd_mse_e4" and (key.scale, method, key.tau) in wrong else ""
             if value is not None and row.operator.partition(" ")[0] == PLAIN[0] and row.sigma == PLAIN[1]:
                 measured, lo, hi = (float(frame[ours + s].iloc[i]) for s in ("", "_lo", "_hi"))
-                difference = np.nan if mark else measured - value
+                difference = np.nan if mark or measured_on(row) != SET else measured - value
                 records.append((key.scale, key.label, key.tau, ours, measured, lo, hi, value, difference, mark))
     columns = ["scale", "method", "tau", "metric", "measured", "lo", "hi", "published", "difference", "mark"]
     return pd.DataFrame(records, columns=columns)
@@ -190,7 +191,8 @@ def write_paper(run: RunDir) -> None:
     wrong = _about_impossible(
         (s, by_label[m], float(t)) for s, m, t in marked[["scale", "method", "tau"]].itertuples(index=False)
     )
-    about = [f"Published: {PAPER}.", *([EXACT_LR_PSNR] if "lr_psnr_exact" in names else []), *wrong]
+    exact = [EXACT_LR_PSNR] if "lr_psnr_exact" in names else []
+    about = [f"Published: {PAPER}.", *other_images(rows), *exact, *wrong]
 
     def render(style: str) -> str:
         escaped = shown.assign(method=shown["method"].map(escape_markdown)) if style == "pipe" else shown
@@ -239,10 +241,11 @@ def write_paper_table(run: RunDir, name: str, entries: Sequence[Entry], folder: 
     own = [_counts(there), *times, *below_table(there, names, run.config)]
     wrong = _about_impossible((e.key.scale, e.method, e.key.tau) for e in entries) if "apd_mse" in names else []
 
+    theirs = f"Published: {PAPER}."
     views = {
         "": (_ours(entries, there, names, frame), ""),
-        "_published": (_published(name, entries, names), f"Published: {PAPER}."),
-        "_beside": (_beside(name, entries, there, names, frame), f"Published: {PAPER}."),
+        "_published": (_published(name, entries, names), theirs),
+        "_beside": (_beside(name, entries, there, names, frame), " ".join([theirs, *other_images(there)])),
     }
     for suffix, (lines, source) in views.items():
         ours = [t for t in (NOTE, observed_by(there), note, *lr_note, *own) if t] if suffix != "_published" else []
@@ -301,7 +304,7 @@ def _published(table: str, entries: Sequence[Entry], names: list[str]) -> list[L
 
 
 def _published_cell(e: Entry, name: str, theirs: dict[tuple[int, str, float | None, str], float]) -> str:
-    value = theirs.get((e.key.scale, e.method, e.key.tau, _without_backbone(column(name)).removesuffix("_exact")))
+    value = theirs.get((e.key.scale, e.method, e.key.tau, _published_metric(column(name))))
     wrong = name == "apd_mse" and (e.key.scale, e.method, e.key.tau) in impossible_apd()
     return "" if value is None else format_value(value, metric_facts(name)) + (IMPOSSIBLE if wrong else "")
 
@@ -321,7 +324,8 @@ def _beside(
         for name in names:
             ours.append(interval_text(frame, at[e.key], name) if e.key in at else LEFT_OUT)
             both = compared.get((e.key.scale, e.key.label, e.key.tau, column(name)))
-            text = format_value(both["difference"], metric_facts(name)) if both and not both["mark"] else ""
+            known = both is not None and not np.isnan(both["difference"])
+            text = format_value(both["difference"], metric_facts(name)) if both and known else ""
             difference.append(f"+{text}" if text and both and both["difference"] > 0 else text)
         lines += [
             Line(e.key.scale, (e.title, _tau(e.key), "ours"), tuple(ours)),

@@ -20,7 +20,7 @@ from bench.data import datasets
 from bench.errors import BenchError, near_matches
 from bench.metrics import MetricFacts, better_at, column, metric_facts
 from bench.report.notes import residual_of_noise
-from bench.report.stats import Estimate, holm, paired_difference, sign_flip_p
+from bench.report.stats import Estimate, holm, median_range, paired_difference, sign_flip_p
 from bench.report.tables import UNDEFINED, Row, column_head, format_value, read_rows
 from bench.run.cell import Cell, CellKey
 from bench.run.identity import SHARED, differences
@@ -200,10 +200,10 @@ def compare_runs(first: RunDir, second: RunDir, metrics: Sequence[str] | None = 
 
     Returns:
         columns `COLUMNS`, in the units of tables: the metric's ``name``, its column in tables (``metric``) and the
-        direction that is ``better`` at the runs' sigma, the means ``first`` and ``second`` over the images of both, the
-        mean ``difference`` with its 95% interval ``lo``, ``hi``, the images that count, those that have lost the value
-        in the second run, ``p`` of a permutation of signs and ``p_holm``, corrected for all comparisons. Times have no
-        pairs: their intervals and p-values are NaN.
+        direction that is ``better`` at the runs' sigma, the means ``first`` and ``second`` over the images of both (of
+        times: medians of repeats), the mean ``difference`` with its 95% interval ``lo``, ``hi``, the images that count,
+        those that have lost the value in the second run, ``p`` of a permutation of signs and ``p_holm``, corrected for
+        all comparisons. Times have no pairs: their intervals and p-values are NaN.
 
     Raises:
         BenchError: as `pair_runs`, or an unknown metric.
@@ -235,7 +235,8 @@ def _compared(pair: Pair, name: str) -> tuple[dict[str, Any], pd.Series]:
     record = {"scale": key.scale, "method": key.label, "tau": key.tau, "name": name, "metric": column(name)}
     record |= {"better": better_at(name, pair.first.sigma)}
     if facts.domain == "timing":
-        a, b = (float(r.values[name].mean()) * facts.factor for r in (pair.first, pair.second))
+        times = (median_range(r.values[name].to_numpy(dtype=float)) for r in (pair.first, pair.second))
+        a, b = (time.mean * facts.factor for time in times)  # as tables have them
         return record | _figures(a, b, Estimate(b - a, np.nan, np.nan), 0, 0), pd.Series(dtype=float)
     values = pair.values(name).set_index("image")
     lost = int((values["first"].notna() & values["second"].isna()).sum())

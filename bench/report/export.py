@@ -33,7 +33,7 @@ from bench.report.schema import (
 )
 from bench.report.stats import mean_interval, median_range
 from bench.report.tables import Row, is_time
-from bench.report.truth import TruthRow, read_truth
+from bench.report.truth import TruthRow, read_truth, ruled_out
 from bench.run.cell import Cell
 from bench.run.store import RunDir
 
@@ -109,7 +109,11 @@ def _row(found: TruthRow, names: list[str]) -> RowEntry:
     row, cell = found.row, found.row.cell
     facts, identity, timing = cell.facts, cell.identity or {}, cell.timing or {}
     estimates = {
-        name: StatisticFigure(**{k: _number(getattr(e, k)) for k in ("value", "lo", "hi", "right", "distance")})
+        name: StatisticFigure(
+            **{k: _number(getattr(e, k)) for k in ("value", "lo", "hi", "right", "distance", "p", "p_joint")},
+            ruled_out=ruled_out(e, statistics.facts(name)),
+            n=e.n_images,
+        )
         for name, e in found.estimates.items()
     }
     return RowEntry(

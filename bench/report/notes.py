@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from bench.metrics import PSNR_FLOOR, MetricFacts, better_at, column, metric_facts, right_residual, too_small
+from bench.metrics.statistic import FEW
 from bench.run.cell import FAILED
 
 if TYPE_CHECKING:
@@ -177,6 +178,13 @@ def residual_of_noise(rows: Sequence[Row], names: Sequence[str]) -> str:
     )
 
 
+def few_images(rows: Sequence[Row]) -> str:
+    """Say that intervals are too narrow where a row has few images, "" where none has."""
+    if not any(1 < row.n_images < FEW for row in rows):
+        return ""
+    return f"Intervals of fewer than {FEW} images are too narrow: of 5 they hold the mean in 8 to 9 of 10 cases."
+
+
 def below_table(rows: Sequence[Row], names: Sequence[str], config: Mapping[str, Any]) -> list[str]:
     """Sentences below a table: its images, what its means leave out, and what cannot be right."""
     exact = any(r.operator == "bicubic" and r.sigma < HIDES_ROUNDING for r in rows)
@@ -190,6 +198,7 @@ def below_table(rows: Sequence[Row], names: Sequence[str], config: Mapping[str, 
             rounding,
             residual_of_noise(rows, names),
             left_out(rows, names),
+            few_images(rows),
             apart,
             *wrong,
         )

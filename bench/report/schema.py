@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-VERSION = "1.0"
+VERSION = "1.1"
 COLUMNS = {
     "scale": "int64",
     "method": "string",
@@ -43,7 +43,14 @@ class StatisticFigure(BaseModel):
     lo: float | None
     hi: float | None
     right: float | None = Field(description="what a perfect sampler gives")
-    distance: float | None = Field(description="beyond -1 or 1 the right value is ruled out at the level of 95%")
+    distance: float | None = Field(
+        description="beyond -1 or 1 the right value is ruled out at the level of 95%; null also where it is infinite: "
+        "see `p`"
+    )
+    p: float | None = Field(description="probability that a perfect sampler is as far from the right value")
+    p_joint: float | None = Field(description="p after Holm's correction for all statistics of the row")
+    ruled_out: bool = Field(description="whether the right value is ruled out, by all statistics of the row together")
+    n: int = Field(description="images that have it")
 
 
 class MetricEntry(BaseModel):

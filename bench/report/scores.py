@@ -18,9 +18,9 @@ from matplotlib.figure import Figure
 from bench.files import write_atomic
 from bench.metrics.statistic import statistics
 from bench.report.figures import COLOURS, drop_others, plain_text, save
-from bench.report.stats import Estimate, mean_interval, paired_difference
+from bench.report.stats import Estimate, median_range, paired_difference
 from bench.report.tables import Row
-from bench.report.truth import TruthRow
+from bench.report.truth import TruthRow, figures_by_image
 from bench.run.store import RunDir
 
 SCORE = "energy"
@@ -100,9 +100,9 @@ def _split(exact: TruthRow, trained: TruthRow) -> list[Split]:
 
 def _scores(row: TruthRow) -> pd.DataFrame:
     """Energy scores by image, and the oracle's on the same image."""
-    images = row.row.cell.read("images").set_index("index").sort_index()
-    kept = images[SCORE] if SCORE in images else pd.Series(dtype=object)
-    return pd.DataFrame({i: np.asarray(v, float)[:2] for i, v in kept.items()}, index=["own", "oracle"]).T
+    found = figures_by_image(row.row.cell, SCORE)
+    figures = np.empty((0, 2)) if found is None else found.to_numpy(float)
+    return pd.DataFrame(figures[:, :2], columns=["own", "oracle"], index=None if found is None else found.index)
 
 
 def _record(s: Split) -> dict[str, Any]:
@@ -154,7 +154,7 @@ def against_seconds(rows: Sequence[TruthRow]) -> Figure | None:
     points = []
     for r in rows:
         time, e = r.row.values.get("seconds"), r.estimates.get(SCORE)
-        seconds = mean_interval(time.to_numpy(float)).mean if time is not None else np.nan
+        seconds = median_range(time.to_numpy(float)).mean if time is not None else np.nan
         if e is not None and not np.isnan([seconds, e.value]).any():
             points.append((seconds, e, r))
     if len(points) < 2:

@@ -19,8 +19,9 @@ from tabulate import tabulate
 from bench.contract import cost_text
 from bench.files import write_atomic
 from bench.metrics import ARROWS, PSNR_FLOOR, Better, MetricFacts, better_at, column, metric_facts, right_residual, unit
+from bench.metrics.statistic import FEW
 from bench.report.notes import IMPOSSIBLE, below_table, impossible, missing_values
-from bench.report.stats import holm, mean_interval, median_range, paired_difference, sign_flip_p
+from bench.report.stats import LEVEL, holm, mean_interval, median_range, paired_difference, sign_flip_p
 from bench.run.store import Cell, RunDir
 
 PREFIXES = {"Diversity (APD)": "APD ", "Diversity (NTIRE)": "NTIRE "}
@@ -34,7 +35,10 @@ NOTE = (
     "the mean, as printed, else [lower, upper]."
 )
 TIMES = "Times: median [least, most] of one call each at batch 1, of all rows of a scale in turns."
-RANKS = "Best in bold, second best underlined; methods whose paired 95% interval contains zero share a rank."
+RANKS = (
+    "Best in bold, second best underlined; methods whose paired 95% interval contains zero share a rank, of fewer than "
+    f"{FEW} images also those whose signs of differences have p of {1 - LEVEL:.2f} or more by permutation."
+)
 UNDEFINED = "n/a"
 NO_OTHER: Mapping[str, Better] = {}
 """No other directions than those that metrics declare."""
@@ -328,8 +332,8 @@ def ranks_of_scales(
 def _ranks(rows: list[Row], frame: pd.DataFrame, name: str, scale: int, other: Better | None = None) -> dict[int, int]:
     """Row number to 0 (best) or 1 (second).
 
-    Rows share the rank of a better one where their figures are printed alike or the interval of the paired difference
-    does not exclude zero; times, where one median lies within the other's range. Methods without a network are not
+    Rows share the rank of a better one where their figures are printed alike or their images do not tell them apart
+    (`RANKS`); times, where one median lies within the other's range. Methods without a network are not
     ranked for time, and nobody where no direction is better.
     """
     facts = metric_facts(name)
@@ -358,14 +362,17 @@ def _ranks(rows: list[Row], frame: pd.DataFrame, name: str, scale: int, other: B
 
 
 def _indistinct(a: Row, b: Row, name: str) -> bool:
-    """Whether the interval of the paired difference of two rows contains zero, or is not known of their images."""
+    """Whether two rows are not told apart by the images that both have (`RANKS`)."""
     if is_time(name):
         one, other = (median_range(r.values[name].to_numpy(dtype=float)) for r in (a, b))
         return one.lo <= other.mean <= one.hi or other.lo <= one.mean <= other.hi
     x, y = a.values[name].align(b.values[name], join="inner")
     if x.empty:
         return False  # other images: the same rank would say that they are alike
-    return not paired_difference(x.to_numpy(dtype=float), y.to_numpy(dtype=float))[0].excludes_zero
+    estimate, count = paired_difference(x.to_numpy(dtype=float), y.to_numpy(dtype=float))
+    if count < FEW and estimate.excludes_zero:
+        return bool(sign_flip_p((x - y).to_numpy(dtype=float)[:, None])[0] >= 1 - LEVEL)
+    return not estimate.excludes_zero
 
 
 def escape(text: str) -> str:

@@ -14,7 +14,7 @@ from tabulate import tabulate
 from bench.data import datasets
 from bench.errors import BenchError
 from bench.files import write_atomic
-from bench.metrics.statistic import LEVEL, Conditions, Estimate, MeanStatistic, StatisticFacts, statistics
+from bench.metrics.statistic import FEW, LEVEL, Conditions, Estimate, MeanStatistic, StatisticFacts, statistics
 from bench.metrics.truth import has_sklearn
 from bench.report.notes import left_out
 from bench.report.stats import holm
@@ -28,7 +28,10 @@ ORDER = (
     "posterior_std_ratio", "sliced_wasserstein", "c2st",
 )  # fmt: skip
 """Of columns; others follow."""
-FIELDS = ("value", "lo", "hi", "right", "distance", "p", "p_joint")
+FIELDS = {"value": "", "lo": "_lo", "hi": "_hi", "right": "_right", "distance": "_distance", "p": "_p",
+          "p_joint": "_p_joint", "n_images": "_n"}  # fmt: skip
+"""Of an `Estimate`, and how its columns in truth.csv end."""
+FEW_NOTE = f"Intervals of fewer than {FEW} images are Student's, with the bootstrap's standard error."
 NOTES = (
     "Means and ratios over images ± half the width of their 95% bootstrap intervals; `≤` the bound that a perfect "
     "sampler keeps in 95% of cases. `✗`: the right value is ruled out at that level, by all statistics of the line "
@@ -55,15 +58,17 @@ Of `python -m scripts.truth_power --images 100 --n 5 --moved`, with sigma 0.05 a
 clipped too, as a photograph is. Projecting has sigma 0.05: without noise it moves nothing. The last three compare
 samples with the posterior, so that no truth is there to be rounded.
 """
-MOVED_SIGMA = 0.05
-"""The noise of `MOVED`. What rounding adds to a residual in dB is more where the noise is less."""
+MOVED_SIGMA, MOVED_SCALE = 0.05, 4
+"""The noise and the scale of `MOVED`. What rounding adds to a residual in dB is more where the noise is less, and what
+projecting moves is of the noise: +0.26 levels of the energy score at sigma 0.01, +17 at 0.1, +3 at 0.05 and x8."""
 NOT_MEASURED = "not measured"
 """How far a statistic moves that `MOVED` does not have, as of a perceptual distance: gaussians are no photographs."""
 NO_C2ST = "c2st is left out: scikit-learn is not installed (pip install 'diverse-sr-bench[truth]')."
 MOVES = ("rounding", "clipping", "projecting")
 MOVED_NOTE = (
     "Lines of rounding, clipping and projecting: by how much each moves the value of exact samples, measured on "
-    "gaussians, where the posterior is known (100 images of 32 pixels, x4, n = 5; docs/truth.md)."
+    "gaussians, where the posterior is known (100 images of 32 pixels, x4, n = 5; projecting with sigma "
+    f"{MOVED_SIGMA:g}; docs/truth.md)."
 )
 
 
@@ -88,20 +93,20 @@ class TruthRow:
 
 def figures_of(cell: Cell, name: str) -> np.ndarray | None:
     """Figures [N, K] of a statistic by image, None where the cell has none."""
-    found = _figures_by_image(cell, name)
+    found = figures_by_image(cell, name)
     return None if found is None else found.to_numpy(float)
 
 
 def images_with(cell: Cell, name: str) -> frozenset[int]:
     """The images that a statistic has figures of."""
-    found = _figures_by_image(cell, name)
+    found = figures_by_image(cell, name)
     return frozenset() if found is None else frozenset(int(i) for i in found.index[found.notna().any(axis=1)])
 
 
 def scores_of(cell: Cell, name: str) -> pd.Series | None:
     """Score of each image, where a statistic is a score that is their mean; else None."""
     facts: StatisticFacts = statistics.facts(name)
-    figures = _figures_by_image(cell, name) if facts.score else None
+    figures = figures_by_image(cell, name) if facts.score else None
     statistic, conditions = statistics.get(name)(), conditions_of(cell)
     if figures is None or not isinstance(statistic, MeanStatistic):
         return None
@@ -113,8 +118,8 @@ def scores_of(cell: Cell, name: str) -> pd.Series | None:
     return values if np.isclose(values.mean(), whole, rtol=1e-9, atol=0) else None
 
 
-def _figures_by_image(cell: Cell, name: str) -> pd.DataFrame | None:
-    """`figures_of` with the images' numbers."""
+def figures_by_image(cell: Cell, name: str) -> pd.DataFrame | None:
+    """`figures_of` with the images' numbers as the index; images that were not computed are left out."""
     facts: StatisticFacts = statistics.facts(name)
     images = cell.read("images").set_index("index").sort_index()
     if facts.metrics:
@@ -174,10 +179,10 @@ def read_truth(run: RunDir, only: Collection[str] | None = None) -> tuple[list[T
                 continue
             estimate = statistics.get(name)().estimate(values, conditions)
             if holds.startswith("tau"):
-                bound = statistics.facts(name).bound
-                unknown = {"lo": np.nan, "hi": np.nan} if bound else {}
-                estimate = replace(estimate, right=np.nan, distance=np.nan, p=np.nan, **unknown)
-            estimates[name] = estimate
+                estimate = replace(estimate, right=np.nan, distance=np.nan, p=np.nan)
+                if statistics.facts(name).bound:
+                    estimate = replace(estimate, lo=np.nan, hi=np.nan)
+            estimates[name] = replace(estimate, n_images=int((~np.isnan(values).all(1)).sum()))
         joint = holm(np.array([e.p for e in estimates.values()]))
         estimates = {n: replace(e, p_joint=float(p)) for (n, e), p in zip(estimates.items(), joint, strict=True)}
         found.append(TruthRow(row, conditions, holds, estimates))
@@ -186,7 +191,7 @@ def read_truth(run: RunDir, only: Collection[str] | None = None) -> tuple[list[T
 
 
 def frame_of(rows: Sequence[TruthRow], names: Sequence[str]) -> pd.DataFrame:
-    """One row per cell, and per statistic its value, bounds, right value and distance (`Estimate`)."""
+    """One row per cell, and per statistic the fields of its `Estimate`."""
     records = []
     for r in rows:
         key = r.row.cell.key
@@ -195,7 +200,7 @@ def frame_of(rows: Sequence[TruthRow], names: Sequence[str]) -> pd.DataFrame:
         record |= {"n_images": r.row.n_images, "right_values": r.applies}
         for name in names:
             estimate = r.estimates.get(name, Estimate(np.nan))
-            record |= {name if f == "value" else f"{name}_{f}": getattr(estimate, f) for f in FIELDS}
+            record |= {name + end: getattr(estimate, field) for field, end in FIELDS.items()}
         records.append(record)
     return pd.DataFrame(records)
 
@@ -260,7 +265,13 @@ def moves_of(rows: Sequence[TruthRow]) -> list[str]:
 
 
 def _moved_text(name: str, move: str, rows: Sequence[TruthRow]) -> str:
-    if name not in MOVED or (name == "lr_residual" and any(r.conditions.sigma not in (0, MOVED_SIGMA) for r in rows)):
+    sigmas, scale = {r.conditions.sigma for r in rows}, rows[0].row.cell.key.scale
+    elsewhere = bool(sigmas - {0.0, MOVED_SIGMA})
+    if move == "projecting":  # it moves by what the noise is and how many pixels y leaves open
+        elsewhere = elsewhere or scale != MOVED_SCALE
+    elif name != "lr_residual":
+        elsewhere = False
+    if name not in MOVED or elsewhere:
         return NOT_MEASURED
     facts: StatisticFacts = statistics.facts(name)
     return format(MOVED[name][MOVES.index(move)], "+" + facts.digits)
@@ -322,7 +333,22 @@ def notes_of(rows: Sequence[TruthRow]) -> list[str]:
     absent = NO_C2ST if not has_sklearn() and any("c2st" in r.estimates for r in rows) else ""
     right = " ".join([NOTES[0], NOTES[1], *_exceptions(rows)])
     table_rows = [r.row for r in rows]
-    return [text for text in (right, moved, absent, left_out(table_rows, []), observed_by(table_rows)) if text]
+    few = FEW_NOTE if any(0 < e.n_images < FEW for r in rows for e in r.estimates.values()) else ""
+    lacking = " ".join(filter(None, (left_out(table_rows, []), _without_figures(rows))))
+    return [text for text in (right, few, moved, absent, lacking, observed_by(table_rows)) if text]
+
+
+def _without_figures(rows: Sequence[TruthRow]) -> str:
+    """Say which statistics are of fewer images than their row has, "" where none is."""
+    texts: dict[str, list[str]] = {}
+    for r in rows:
+        for name, e in r.estimates.items():
+            if not np.isnan(e.value) and e.n_images < r.row.n_images:
+                label = statistics.facts(name).label
+                text = f"{label} of {r.row.n_images - e.n_images} of {r.row.n_images} images"
+                texts.setdefault(text, []).append(r.row.heading)
+    said = ". ".join(f"{text}: {'; '.join(of)}" for text, of in texts.items())
+    return f"Left out of statistics (not computed, undefined, or failed, see failures.jsonl): {said}." if said else ""
 
 
 def _exceptions(rows: Sequence[TruthRow]) -> list[str]:

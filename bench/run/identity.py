@@ -13,6 +13,7 @@ from typing import Any
 from bench.config import MethodConfig, RunConfig
 from bench.contract import methods
 from bench.files import cache_dir, file_identity, sha256
+from bench.operators import operators
 from bench.run.cell import Cell, CellKey
 
 SHARED = ("operator", "dataset", "n", "seed", "quantise")
@@ -50,9 +51,9 @@ def identity(config: RunConfig, m: MethodConfig, key: CellKey) -> dict[str, Any]
 
 
 def _contents(settings: Mapping[str, Any]) -> dict[str, str]:
-    """The sha256 of files that settings name, as a mask: the same path may hold another one tomorrow."""
-    named = {k: Path(v) for k, v in settings.items() if isinstance(v, str) and Path(v).suffix}
-    return {f"{k} (content)": sha256(path) for k, path in named.items() if path.is_file()}
+    """The sha256 of files that an operator's settings name, as a mask: the same path may hold another one tomorrow."""
+    named = operators.get(str(settings["name"])).files({k: v for k, v in settings.items() if k != "name"})
+    return {f"{k} (content)": sha256(path) for k, path in named.items()}
 
 
 def as_json(content: Any) -> Any:

@@ -48,7 +48,7 @@ class TrainConfig(Settings):
     out: Out = setting(
         None, help="folder of the run; null for results/training/METHOD-HASH, where the same command goes on"
     )
-    seed: int = setting(0, ge=0, help="of all randomness")
+    seed: int = setting(0, ge=0, lt=2**42, help="of all randomness")
     device: str = setting(
         "auto", help="auto, cpu, cuda or cuda:N; torchrun --nproc-per-node=N -m bench train ... trains on N devices"
     )
@@ -59,7 +59,7 @@ class TrainConfig(Settings):
     batch: int = setting(32, ge=1, help="images per step, over all processes")
     steps: int = setting(10000, ge=1, help="number of steps")
     lr: float = setting(2e-4, gt=0, help="learning rate after `warmup` steps")
-    betas: tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(gt=0, le=1)]] = setting(
+    betas: tuple[Annotated[float, Field(gt=0, lt=1)], Annotated[float, Field(gt=0, lt=1)]] = setting(
         (0.9, 0.9), help="of AdamW"
     )
     weight_decay: float = setting(0.0, ge=0, help="of AdamW; without any it is Adam")
@@ -124,4 +124,7 @@ def read_training(cfg: DictConfig) -> tuple[Trainable, TrainConfig]:
     config = config.model_copy(update={"scale": scale, "device": resolve_device(config.device), "out": out})
     torch.manual_seed(config.seed)  # initial weights
     given = {"scale": scale} if cls.scaled else {}
-    return build(cls, config.method.get("network") or {}, "method.network", name, given), config
+    try:
+        return build(cls, config.method.get("network") or {}, "method.network", name, given), config
+    except ValueError as error:  # of PyTorch, as where groups do not divide channels
+        raise BenchError(f"method.network describes no network of {name}: {error}.") from error

@@ -74,7 +74,8 @@ def _kept(dataset: Dataset, name: str, most: int) -> Pool:
     if dataset.mixture is not None:
         return Pool(Drawn(dataset, len(numbers)), dataset.fingerprint(numbers))
     path = cache_dir() / "pools" / f"{name}-{dataset.size}-{dataset.fingerprint(numbers)[:16]}.npy"
-    known = _known(path) or _make(path, dataset, len(numbers))
+    known = None if _stand_ins(path).is_file() else _known(path)
+    known = known or _make(path, dataset, len(numbers))
     return Pool(np.load(path, mmap_mode="r"), known)
 
 
@@ -85,21 +86,46 @@ def _make(path: Path, dataset: Dataset, count: int) -> str:
     with disk_errors(path), ExitStack() as held:
         path.parent.mkdir(parents=True, exist_ok=True)
         held.enter_context(FileLock(f"{path}.lock"))
-        if known := _known(path):
+        if (known := _known(path)) and not _mended(path, dataset):
             return known
         with replacing(path) as temporary:
             dtype = np.float32 if dataset.range is None else np.uint8
             array = np.lib.format.open_memmap(temporary, "w+", dtype, (count, dataset.size, dataset.size, 3))
-            _fill(array, dataset)
+            stand_ins = _fill(array, dataset)
             array.flush()
             made = sha256(temporary)
             write_atomic(_beside(path), made)  # before the pool: one without a hash is none
+            _stand_ins(path).unlink(missing_ok=True)
+            if stand_ins:
+                write_atomic(_stand_ins(path), " ".join(map(str, stand_ins)) + "\n")
         return _sealed(path, made)
 
 
 def _beside(path: Path) -> Path:
     """The file with a pool's hash, and a seal that says of which file it is."""
     return path.with_suffix(".sha256")
+
+
+def _stand_ins(path: Path) -> Path:
+    """The file that has the numbers of a pool's images that could not be used, where there are any."""
+    return path.with_suffix(".stand_ins")
+
+
+def _mended(path: Path, dataset: Dataset) -> bool:
+    """Whether an image that another stands in for can be used now; says how many still cannot."""
+    beside = _stand_ins(path)
+    numbers = [int(n) for n in beside.read_text().split()] if beside.is_file() else []
+    reason = ""
+    for number in numbers:
+        try:
+            dataset.load(number)
+        except ImageError as error:
+            reason = str(error)
+        else:
+            return True
+    if numbers:
+        tqdm.write(f"Others stand in for {len(numbers)} training images, as for this: {reason}", file=sys.stderr)
+    return False
 
 
 def _known(path: Path) -> str | None:
@@ -127,7 +153,9 @@ def _seal(path: Path, noted: str) -> str:
     return digest([noted, file_identity(path)])
 
 
-def _fill(array: np.ndarray, dataset: Dataset) -> None:
+def _fill(array: np.ndarray, dataset: Dataset) -> list[int]:
+    """Load all images; return the numbers of those that could not be used, for which others stand in."""
+    stand_ins: list[int] = []
     with tqdm(total=len(array), desc="images", unit="image") as bar:
         for first in range(0, len(array), CHUNK):
             chunk = range(first, min(first + CHUNK, len(array)))
@@ -135,19 +163,16 @@ def _fill(array: np.ndarray, dataset: Dataset) -> None:
                 array[first : first + len(chunk)] = dataset.load_many(chunk)
             except ImageError:
                 for row in chunk:
-                    array[row] = _load_or_neighbour(dataset, row, array[row - 1] if row else None)
+                    try:
+                        array[row] = dataset.load(row)
+                    except ImageError as error:
+                        if not row:
+                            raise
+                        tqdm.write(str(error), file=sys.stderr)
+                        array[row] = array[row - 1]
+                        stand_ins.append(row)
             bar.update(len(chunk))
-
-
-def _load_or_neighbour(dataset: Dataset, number: int, neighbour: np.ndarray | None) -> np.ndarray:
-    """One image; where it cannot be used it is reported and the one before stands in."""
-    try:
-        return dataset.load(number)
-    except ImageError as error:
-        if neighbour is None:
-            raise
-        tqdm.write(str(error), file=sys.stderr)
-        return neighbour
+    return stand_ins
 
 
 class Order:

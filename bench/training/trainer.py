@@ -19,7 +19,7 @@ from torchvision.utils import make_grid
 from tqdm import tqdm
 
 from bench.errors import BenchError
-from bench.files import write_atomic, write_json
+from bench.files import digest, write_atomic, write_json
 from bench.machine import environment, is_out_of_memory, keep_freed_memory
 from bench.operators import Operator, to_uint8
 from bench.operators.bicubic import Bicubic
@@ -60,6 +60,8 @@ class State:
     best: float = math.inf
     bad: int = 0
     factor: float = 1.0
+    judged: int | None = None
+    """The step of the last validation that the schedule took note of; None in checkpoints from before it was kept."""
 
 
 def fabric_arguments(device: str, environ: Mapping[str, str]) -> dict[str, Any]:
@@ -117,7 +119,7 @@ class Trainer:
         self.network, self.optimizer = self.fabric.setup(module, optimizer)
         self.trained = {name: p for name, p in module.trained().items()}
         self.ema = {name: p.detach().clone() for name, p in self.trained.items()}
-        self.state = State()
+        self.state = State(judged=0)
         self.whole = True
         """Whether weights, averages and state belong together; a checkpoint is written only then."""
         self.saved: int | None = None
@@ -175,6 +177,9 @@ class Trainer:
     def _train(self, train: Images, val: Images, order: Order, operator: Operator | None) -> None:
         """Do the steps, log, validate and save."""
         c, state = self.config, self.state
+        if state.judged not in (None, state.step) and state.step % c.val_every == 0:  # interrupted in the validation
+            self._judge(val, operator)
+            self.schedule = Schedule(self.optimizer.optimizer, c, state)
         first = state.step
         saved = last = time.monotonic()
         sums: dict[str, float] = {}
@@ -198,7 +203,7 @@ class Trainer:
                     bar.set_postfix({k: f"{v:.4g}" for k, v in list(means.items())[:3]})
                     sums, counted = {}, 0
                 if state.step % c.val_every == 0:
-                    self.schedule.judge(self._validate(val, operator)["loss"], state)
+                    self._judge(val, operator)
                     last = time.monotonic()
                 self.schedule.step()
                 if now - saved > c.save_every:
@@ -206,6 +211,14 @@ class Trainer:
                     saved = now
         if state.step > first and not self.any_finite:
             raise self._diverged("its loss was never finite")
+
+    def _judge(self, val: Images, operator: Operator | None) -> None:
+        """Validate, and let the schedule take note of it."""
+        loss = self._validate(val, operator)["loss"]
+        self.whole = False
+        self.schedule.judge(loss, self.state)
+        self.state.judged = self.state.step
+        self.whole = True
 
     def _check_crop(self, size: int) -> None:
         c = self.config
@@ -239,6 +252,8 @@ class Trainer:
         c, state = self.config, self.state
         noise = BatchNoise(c.seed * STEP_SEEDS + state.step, c.batch, self.rows, self.device)
         y = self.observed.observe(x) if self.observed else None
+        # what draws from PyTorch's own generator, as dropout does, follows from the step, too; each process its own
+        torch.manual_seed(int(digest([c.seed, state.step, self.fabric.global_rank])[:15], 16))
         figures = {"loss": 0.0}
         norms = []
         for turn in self.module.turns or (None,):

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench.files import write_png
+from bench.errors import DiskError
+from bench.files import write_atomic, write_png
 
 
 @pytest.mark.parametrize("kind", ["noise", "smooth", "texture", "one colour"])
@@ -23,3 +24,12 @@ def test_a_png_has_the_pixels_that_were_written(tmp_path: Path, kind: str) -> No
     }[kind].astype(np.uint8)
     write_png(tmp_path / "image.png", image)
     assert (np.asarray(Image.open(tmp_path / "image.png")) == image).all()
+
+
+def test_a_folder_that_cannot_be_made_is_named_with_what_helps(monkeypatch: pytest.MonkeyPatch) -> None:
+    place = Path("/proc/nowhere/file")
+    with pytest.raises(DiskError, match="none can be made: choose another out=DIR"):
+        write_atomic(place, "x")
+    monkeypatch.setenv("BENCH_CACHE", str(place.parent))
+    with pytest.raises(DiskError, match="none can be made: set BENCH_CACHE to another folder"):
+        write_atomic(place, "x")

@@ -14,8 +14,10 @@ from bench.cli import main
 from bench.config import compose, read_tune
 from bench.contract import Facts, Method, Noise, methods, register_method
 from bench.errors import BenchError
+from bench.metrics.statistic import Estimate, statistics
 from bench.report.tables import read_rows
 from bench.run.store import RunDir
+from bench.tune import loss_of
 
 CALLS: list[tuple[float, str]] = []
 QUICK = ["device=cpu", "limit=3", "n=1", "metrics=[psnr]", "metric=psnr"]
@@ -184,3 +186,14 @@ def test_it_takes_a_method() -> None:
     with pytest.raises(BenchError, match="tune method=NAME"):
         read_tune(compose("tune", ["methods=[bicubic,sr3]", "++grid.steps=[2,3]"]))
     assert main(["tune", "grid.steps=[2,3]"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "right", "loss"),
+    [
+        ("c2st", 0.4, 0.5, 0.0), ("c2st", 0.6, 0.5, 0.1), ("rank_error", 0.2, 0.0, 0.2), ("apd_ratio_mse", 0.7, 1, 0.3),
+        ("energy", 7.0, 6.5, 7.0),
+    ],
+)  # fmt: skip
+def test_less_than_a_bounds_right_value_is_chance(name: str, value: float, right: float, loss: float) -> None:
+    assert loss_of(Estimate(value, right=right), statistics.facts(name)) == pytest.approx(loss)

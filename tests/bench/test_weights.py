@@ -79,3 +79,13 @@ def test_shipped_files_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     said = capsys.readouterr().out
     for name in ("brisque_live", "cvdvae/prior64", "diffusion/prior64", "hcflow/flow64_x4", "sr3/unet64_x8"):
         assert name in said
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"<html>Quota exceeded</html>", b"version https://git-lfs.github.com/spec/v1"]
+)
+def test_what_is_no_checkpoint_is_not_taken_for_a_pickle_with_code(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "downloaded.pt"
+    path.write_bytes(content)
+    with pytest.raises(BenchError, match=r"truncated or no checkpoint \(it is neither .*\): fetch it again"):
+        read_tensors(path)

@@ -103,7 +103,7 @@ def test_three_views_agree_with_the_published_data(tmp_path: Path) -> None:
     ours = pd.read_csv(tmp_path / "paper" / "table1.csv").set_index(["scale", "method"])
     row = both[(both.scale == 8) & (both.method == "cvdvae") & (both.metric == "psnr")].iloc[0]
     assert row.measured == ours.loc[(8, "cvdvae"), "psnr"]
-    assert row.difference == pytest.approx(row.measured - 25.47)
+    assert np.isnan(row.difference)  # of other images
     assert "stlpips_alex" not in set(both.metric)  # another distance than the paper's
     lines = (tmp_path / "paper" / "table2_beside.md").read_text().splitlines()
     assert [line.split("|")[4].strip() for line in lines[2:5]] == ["ours", "published", "difference"]

@@ -242,3 +242,12 @@ def test_the_command_tells_by_its_exit_code(tmp_path: Path, capfd: pytest.Captur
     assert "tolerance.psn is of no metric that is compared. Did you mean 'psnr'?" in capfd.readouterr().err
     assert main(["compare", first]) == 1
     assert "compare takes two run directories" in capfd.readouterr().err
+
+
+def test_times_are_the_medians_of_tables(tmp_path: Path) -> None:
+    """One slow call among many is none of the method's."""
+    first, second = make(tmp_path / "first"), make(tmp_path / "second")
+    for run, slow in ((first, 0.5), (second, 10.0)):
+        run.cell(CellKey("good", 8, 0.8)).set_timing({"seconds": [0.5, 0.5, slow]})
+    times = compare_runs(first, second, ["seconds"]).iloc[0]
+    assert (times["first"], times["second"], times["difference"]) == (0.5, 0.5, 0.0)

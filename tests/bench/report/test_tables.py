@@ -61,7 +61,9 @@ def directory(tmp_path: Path) -> RunDir:
         images = pd.DataFrame({"index": range(4), "image": "x", "apd_mse": 0.002 * (n - 1)})
         cell.add(0, samples, images)
         operator = {"name": "bicubic", "sigma": 0.0}
-        write_json(cell.folder / "cell.json", {"version": 1, "scale": 8, "tau": tau, "operator": operator})
+        dataset = {"name": "ffhq256"}
+        identity = {"version": 1, "scale": 8, "tau": tau, "operator": operator, "dataset": dataset}
+        write_json(cell.folder / "cell.json", identity)
         facts = {"title": f"The {label}", "method": label, "evaluations": 0 if label == "bicubic" else 1}
         write_json(cell.folder / "facts.json", facts)
         cell.set_timing({"seconds": [0.5, 0.7]})
@@ -171,7 +173,10 @@ def test_csv_has_the_papers_columns_and_bounds(directory: RunDir) -> None:
     assert frame["sigma"].tolist() == [0.0] * 4
 
 
-def test_latex_marks_best_and_second_and_compiles_its_structure(directory: RunDir) -> None:
+def test_latex_marks_best_and_second_and_compiles_its_structure(
+    directory: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bench.report.tables.FEW", 4)
     write_tables(directory)
     text = (directory.path / "table.tex").read_text()
     lines = [line for line in text.splitlines() if line.endswith(r"\\")]
@@ -251,7 +256,17 @@ def change(run_dir: RunDir, key: CellKey, kind: str, **columns: list[object]) ->
     cell.read(kind).assign(**columns).to_parquet(cell.folder / f"{kind}.parquet", index=False)
 
 
-def test_rows_that_cannot_be_told_apart_share_their_rank(directory: RunDir) -> None:
+def test_few_images_tell_nothing_apart(directory: RunDir) -> None:
+    """Four of four images agree by chance in one of eight cases, and still the interval is that of a point."""
+    rows, names = read_rows(directory)
+    cells = [line.cells[0] for line in ranked_lines(rows, names, summarise(rows, names))]
+    assert cells == [r"\textbf{21.50}", r"\textbf{28.00}", r"\textbf{27.00}", r"\textbf{28.00}"]
+    write_tables(directory)
+    assert "Intervals of fewer than 20 images are too narrow" in (directory.path / "table.md").read_text()
+
+
+def test_rows_that_cannot_be_told_apart_share_their_rank(directory: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.report.tables.FEW", 4)
     change(directory, CellKey("odd", 8, None), "samples", psnr=[25.0, 26.0, 27.5, 28.5, 28.0, 29.0, 28.0, 29.0])
     rows, names = read_rows(directory)
     cells = {line.heads: line.cells[0] for line in ranked_lines(rows, names, summarise(rows, names))}
@@ -346,6 +361,28 @@ def test_paper_column_compares_like_with_like(directory: RunDir) -> None:
     assert found[("bicubic", np.nan, "lpips_alex")] == 0.45
     assert "odd" not in set(frame.method)
     assert (frame.difference == frame.measured - frame.published)[frame.mark == ""].all()
+
+
+def test_other_images_have_no_difference_to_the_papers(directory: RunDir) -> None:
+    for cell in directory.cells():
+        write_json(cell.folder / "cell.json", (cell.identity or {}) | {"dataset": {"name": "synthfaces", "size": 64}})
+    write_paper(directory)
+    frame = pd.read_csv(directory.path / "paper.csv")
+    assert len(frame)
+    assert frame["difference"].isna().all()
+    sentence = "Measured on synthfaces at 64 pixels: other images than the published ones"
+    assert sentence in (directory.path / "paper.md").read_text()
+
+
+def test_st_lpips_has_no_published_figure(directory: RunDir, tmp_path: Path) -> None:
+    entries = [Entry(CellKey("cvdvae", 8, 0.8), "cvdvae", "CVDVAE")]
+    config = (directory.path / "config.yaml").read_text()
+    write_atomic(directory.path / "config.yaml", config.replace("lpips_alex", "stlpips_alex"))
+    write_paper_table(directory, "table1", entries, tmp_path / "paper")
+    head, _, line = (tmp_path / "paper" / "table1_published.md").read_text().splitlines()[:3]
+    cells = dict(zip(*([c.strip() for c in text.split("|")] for text in (head, line)), strict=True))
+    assert cells["PSNR ↑ (dB)"] == "25.47"
+    assert cells["ST-LPIPS (Alex) ↓"] == ""
 
 
 def test_published_figures_that_cannot_be_right_have_no_difference(directory: RunDir) -> None:

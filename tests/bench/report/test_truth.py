@@ -16,10 +16,12 @@ from bench.metrics.statistic import Conditions, Estimate, statistics
 from bench.report.calibration import write_calibration
 from bench.report.export import write_export
 from bench.report.html.collect import collect
+from bench.report.scores import _scores, write_scores
 from bench.report.tables import read_rows, summarise
 from bench.report.truth import (
     MOVED_NOTE,
     NO_C2ST,
+    TruthRow,
     applies,
     figures_of,
     markdown,
@@ -190,8 +192,15 @@ def test_projected_samples_are_said_to_be(directory: RunDir, monkeypatch: pytest
     assert moves_of([replace(projected, conditions=Conditions(3, 0.0))]) == []  # without noise it moves nothing
     assert "fit y's noise" in notes_of([projected])[0]
     names = ["mmse_gap", "posterior_std_ratio", "sliced_wasserstein", "c2st"]
-    line = next(text for text in markdown([projected], names).splitlines() if "projecting adds" in text)
-    assert [c.strip() for c in line.split("|")][5:9] == ["+1.588", "+0.000", "+0.000", "not measured"]
+
+    def projecting(row: TruthRow) -> list[str]:
+        line = next(text for text in markdown([row], names).splitlines() if "projecting adds" in text)
+        return [c.strip() for c in line.split("|")][5:9]
+
+    assert projecting(projected) == ["not measured"] * 4  # at x8: what was measured is of x4
+    monkeypatch.setattr("bench.report.truth.MOVED_SCALE", 8)
+    assert projecting(projected) == ["+1.588", "+0.000", "+0.000", "not measured"]
+    assert projecting(replace(projected, conditions=Conditions(3, 0.01))) == ["not measured"] * 4
 
 
 def test_scores_by_image_are_those_that_the_value_is_the_mean_of(directory: RunDir) -> None:
@@ -224,7 +233,9 @@ def test_joint_p_values_are_no_smaller(directory: RunDir) -> None:
         known = [e for e in row.estimates.values() if not np.isnan(e.p)]
         assert len(known) > 5
         assert all(e.p <= e.p_joint <= 1 for e in known)
-    assert ruled_out(read_truth(directory)[0][1].estimates["apd_ratio_mse"], statistics.facts("apd_ratio_mse"))
+    collapsed, facts = read_truth(directory)[0][1].estimates["apd_ratio_mse"], statistics.facts("apd_ratio_mse")
+    assert text_of(collapsed, facts).endswith(" (✗)")  # six images alone: signs agree by chance in 1 of 32 cases
+    assert ruled_out(replace(collapsed, p_joint=0.01), facts)
 
 
 def test_perceptual_ratios_come_from_the_metrics(configure: Callable[..., RunConfig]) -> None:
@@ -235,6 +246,24 @@ def test_perceptual_ratios_come_from_the_metrics(configure: Callable[..., RunCon
     assert values.shape == (2, 2)
     assert (values[:, 0] > 0).all()
     assert (values[:, 1] == 0).all()  # bicubic is deterministic
+
+
+def test_images_without_statistics_are_counted_and_named(configure: Callable[..., RunConfig]) -> None:
+    words = [*GAUSSIANS[:5], "n=3", "metrics=[psnr,lr_psnr,seconds]", "timing.repeats=1"]
+    run(configure(*words, "limit=4", "statistics=true"))
+    found, _ = run(configure(*words, "limit=6"))
+    rows = write_truth(found)
+    frame = pd.read_csv(found.path / "truth.csv").set_index("method")
+    assert frame.loc["oracle", ["n_images", "energy_n"]].tolist() == [6, 4]
+    text = (found.path / "truth.md").read_text()
+    assert "Left out of statistics" in text
+    assert "Energy score of 2 of 6 images" in text
+    assert "Intervals of fewer than 20 images are Student's" in text
+    write_scores(found, rows)  # the images without are no reason to stop
+    assert _scores(rows[0]).shape == (4, 2)
+    export = json.loads(write_export(found)[1].read_text())
+    energy = export["rows"][1]["statistics"]["apd_ratio_mse"]  # of the posterior mean: no interval
+    assert (energy["n"], energy["distance"], energy["p"]) == (4, None, 0.125)
 
 
 def test_without_statistics_there_are_no_files(configure: Callable[..., RunConfig], tmp_path: Path) -> None:

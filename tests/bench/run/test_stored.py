@@ -625,14 +625,15 @@ def test_lr_psnr_exact_needs_samples_that_are_not_kept(configure: Configure, tmp
     pd.testing.assert_frame_equal(directory.cell(key).read("samples"), rows, check_like=True)
 
 
-def test_a_mask_that_is_another_one_is_not_mixed_in(configure: Configure, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["mask.png", "mask"])
+def test_a_mask_that_is_another_one_is_not_mixed_in(name: str, configure: Configure, tmp_path: Path) -> None:
     mask = np.full((64, 64), 255, np.uint8)
     mask[:20] = 0
-    path = tmp_path / "mask.png"
-    Image.fromarray(mask).save(path)
+    path = tmp_path / name
+    Image.fromarray(mask).save(path, format="PNG")
     words = ("methods=[bicubic]", "limit=1", "operator=inpainting", f"operator.mask={path}", "metrics=[psnr]")
     run(configure(*words))
     run(configure(*words, "limit=2"))
-    Image.fromarray(255 - mask).save(path)
+    Image.fromarray(255 - mask).save(path, format="PNG")
     with pytest.raises(BenchError, match=r"operator\.mask \(content\) was"):
         run(configure(*words, "limit=3"))

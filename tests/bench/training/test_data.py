@@ -16,9 +16,10 @@ from PIL import Image
 
 from bench.data import DataFacts, Dataset, Numbered, SplitError, datasets, make_dataset, register_dataset
 from bench.data.ffhq256 import Ffhq256
+from bench.data.folder import Folder
 from bench.data.portraits256 import Portraits256
 from bench.data.splits import train_and_val
-from bench.errors import BenchError, DiskError
+from bench.errors import BenchError, DiskError, ImageError
 from bench.training import data
 from bench.training.data import make_splits
 
@@ -172,6 +173,36 @@ def test_a_damaged_pool_is_made_again(file: str, damage: str, tmp_path: Path, ca
     again = make_splits(config, 100, 10)
     assert [pool.sha256 for pool in again] == [pool.sha256 for pool in whole]
     assert all(np.array_equal(pool.images, before) for pool, before in zip(again, images, strict=True))
+
+
+def test_an_image_that_can_be_used_again_is(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Though nothing tells that its file has changed, as where a network file system was away."""
+    folder = write_images(tmp_path / "photos", 42, 10)
+
+    def greens(images: np.ndarray) -> set[int]:
+        return set(images[:, 0, 0, 1].tolist())
+
+    with monkeypatch.context() as patch:
+        real = Folder.load
+
+        def load(self: Folder, index: int) -> np.ndarray:
+            if index in (7, 9):
+                raise ImageError(f"{self.files[index]} cannot be read.")
+            return real(self, index)
+
+        patch.setattr(Folder, "load", load)
+        damaged, _ = make_splits(folder_config(folder), 100, 10)
+        assert len(greens(damaged.images)) < len(damaged.images)
+        capfd.readouterr()
+        again, _ = make_splits(folder_config(folder), 100, 10)
+        assert again.sha256 == damaged.sha256
+        assert "training images, as for this: " in capfd.readouterr().err
+    mended, _ = make_splits(folder_config(folder), 100, 10)
+    assert len(greens(mended.images)) == len(mended.images)
+    assert mended.sha256 != damaged.sha256
+    assert not list((cache / "pools").glob("*.stand_ins"))
 
 
 def test_a_pool_of_an_earlier_version_is_kept_if_it_is_whole(

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from safetensors.torch import load_file
 from bench.cli import main
 from bench.training.config import parse_budget
 from bench.training.data import Order
+from bench.training.trainable import BatchNoise
 from bench.training.trainer import Trainer
 
 TINY = [
@@ -69,6 +71,42 @@ def test_an_interruption_at_any_point_resumes_exactly(
         assert main(["train", *TINY, f"out={tmp_path / 'parts'}", "steps=6", "val_every=2"]) == code
     whole = train(tmp_path / "whole", "steps=6", "val_every=2")
     assert equal(whole, train(tmp_path / "parts", "steps=6", "val_every=2"))
+
+
+def test_an_interrupted_validation_is_judged_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stub: ModuleType
+) -> None:
+    """The rate that follows from it is that of a training that was left alone."""
+    settings = {"schedule": "plateau", "patience": 0, "val_every": 1, "lr": 1e-9, "steps": 4}
+    whole = Trainer(stub.Colour(), stub.make_config(tmp_path / "whole", **settings)).fit()
+    assert whole.factor == pytest.approx(1e-3)  # nothing is learnt: every validation but the first is without progress
+    with monkeypatch.context() as patch:
+        calls = []
+
+        def interrupt(*_: object) -> None:
+            calls.append(1)
+            if len(calls) == 2:
+                raise KeyboardInterrupt
+
+        patch.setattr(Trainer, "_grid", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            Trainer(stub.Colour(), stub.make_config(tmp_path / "parts", **settings)).fit()
+    parts = Trainer(stub.Colour(), stub.make_config(tmp_path / "parts", **settings)).fit()
+    assert (parts.factor, parts.best, parts.bad, parts.judged) == (whole.factor, whole.best, whole.bad, whole.judged)
+
+
+def test_dropout_resumes_exactly(tmp_path: Path, stub: ModuleType) -> None:
+    class Dropping(stub.Colour):  # type: ignore[name-defined, misc]
+        def forward(self, x: torch.Tensor, y: torch.Tensor | None, noise: BatchNoise) -> dict[str, torch.Tensor]:
+            return super().forward(torch.nn.functional.dropout(x, 0.5, self.training), y, noise)
+
+    Trainer(Dropping(), stub.make_config(tmp_path / "whole", steps=4)).fit()
+    for steps in (2, 4):
+        Trainer(Dropping(), stub.make_config(tmp_path / "parts", steps=steps)).fit()
+    Trainer(stub.Colour(), stub.make_config(tmp_path / "without", steps=4)).fit()
+    whole, parts, without = (load_file(tmp_path / n / "weights.safetensors") for n in ("whole", "parts", "without"))
+    assert equal(whole, parts)
+    assert not equal(whole, without)
 
 
 def test_what_is_written(tmp_path: Path) -> None:
@@ -175,6 +213,10 @@ def test_order_is_a_function_of_the_step() -> None:
         (["method=vdvae", "batch=64", "pool=10", "dataset.size=64"], "fewer than batch=64"),
         (["method=hcflow", "scale=4", "pool=32", "val=2", "crop=80"], "crop=80 is more than the images' 64 pixels"),
         (["method=hcflow", "scale=4", "pool=32", "val=2", "crop=30"], "crop=30 is no multiple of scale=4"),
+        (["method=vdvae", "betas=[1,0.9]"], "it should be below 1"),
+        (["method=vdvae", "seed=99999999999999999999"], "seed=99999999999999999999 is wrong"),
+        (["method=vdvae", "dataset=folder", "dataset.path=.", "dataset.size=0"], "dataset.size=0 is wrong"),
+        (["method=sr3", "scale=4", "method.network.unet.groups=5"], "method.network describes no network of sr3"),
         ([], "method"),
     ],
 )
