@@ -21,7 +21,7 @@ from bench.errors import BenchError, DiskError
 
 def cache_dir() -> Path:
     """Folder for downloads: ``$BENCH_CACHE`` or ``~/.cache/diverse-sr-bench``."""
-    return Path(os.environ.get("BENCH_CACHE", Path.home() / ".cache" / "diverse-sr-bench"))
+    return Path(os.environ.get("BENCH_CACHE") or Path.home() / ".cache" / "diverse-sr-bench")
 
 
 def sha256(path: Path) -> str:
@@ -49,6 +49,13 @@ def file_identity(path: Path) -> list[Any]:
     return [str(path.resolve()), s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino]
 
 
+def _in_cache(path: Path) -> bool:
+    try:
+        return path.absolute().is_relative_to(cache_dir().absolute())
+    except RuntimeError:  # there is no home
+        return False
+
+
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
     """Turn a failed write into one sentence.
@@ -58,12 +65,11 @@ def disk_errors(path: Path) -> Iterator[None]:
 
     """
     goes_on = "What is done is kept; the same command goes on."
-    in_cache = path.absolute().is_relative_to(cache_dir().absolute())
-    elsewhere = "set BENCH_CACHE to another folder" if in_cache else "choose another out=DIR"
-    in_the_way = f"a file is where a folder should be: move it away, or {elsewhere}."
     try:
         yield
     except OSError as error:
+        elsewhere = "set BENCH_CACHE to another folder" if _in_cache(path) else "choose another out=DIR"
+        in_the_way = f"a file is where a folder should be: move it away, or {elsewhere}."
         why = {
             errno.ENOSPC: f"the disk is full: free some space. {goes_on}",
             errno.EDQUOT: f"the disk quota is used up: free some space. {goes_on}",

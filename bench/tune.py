@@ -23,7 +23,7 @@ from bench.load import make_method
 from bench.metrics import better_at, column, metric_facts, metrics, resolve_metrics, right_residual
 from bench.metrics.statistic import Estimate, StatisticFacts, statistics
 from bench.report.figures import plain_text, save
-from bench.report.stats import paired_difference
+from bench.report.stats import told_apart
 from bench.report.tables import UNDEFINED, Row, column_head, directions, interval_text, read_rows, summarise
 from bench.report.truth import conditions_of, figures_of, images_with, scores_of, text_of
 from bench.run.runner import run
@@ -162,7 +162,7 @@ def _every(points: Sequence[Point], name: str) -> frozenset[int]:
 
 
 def indistinct(a: Point, b: Point, name: str) -> bool:
-    """Whether the images do not tell two points of the same ones apart: the paired 95% interval contains 0.
+    """Whether the images do not tell two points of the same ones apart (`told_apart`).
 
     Only of means over images: of metrics but times, and of scores (`scores_of`); False for any other statistic.
     """
@@ -177,8 +177,7 @@ def indistinct(a: Point, b: Point, name: str) -> bool:
     if one is None or other is None:
         return False
     x, y = one.align(other, join="inner")
-    estimate, _ = paired_difference(x.to_numpy(dtype=float), y.to_numpy(dtype=float))
-    return bool(np.isfinite(estimate.lo)) and not estimate.excludes_zero
+    return int((x - y).notna().sum()) > 1 and not told_apart(x.to_numpy(dtype=float), y.to_numpy(dtype=float))
 
 
 def frame_of(points: Sequence[Point], name: str) -> pd.DataFrame:

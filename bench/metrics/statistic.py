@@ -145,8 +145,7 @@ class MeanStatistic(Statistic):
     def estimate(self, values: np.ndarray, c: Conditions) -> Estimate:
         """Aggregate figures [N, K] of N images, with the interval; images with a NaN in all are left out.
 
-        Of fewer than `FEW` images it is Student's t with the bootstrap's standard error, and p is at least that of N
-        signs.
+        Of fewer than `FEW` images interval and p are those of Student's t with the bootstrap's standard error.
         """
         values = values[~np.isnan(values).all(1)]
         if not len(values):
@@ -182,12 +181,13 @@ def _interval(value: float, resampled: np.ndarray, count: int) -> tuple[float, f
 
 def _p_value(difference: float, resampled: np.ndarray, count: int) -> float:
     """Two-sided p-value of a difference of 0."""
+    least = 2 / (len(resampled) + 1)
     if count < FEW:
         with np.errstate(divide="ignore"):
             t = np.divide(abs(difference), _standard_error(resampled, count))
-        return float(max(2 * student.sf(t, count - 1), 2.0 ** (1 - count)))
+        return float(max(2 * student.sf(t, count - 1), least))
     beyond = min((resampled <= 0).sum(), (resampled >= 0).sum())
-    return float(min(1.0, 2 * (beyond + 1) / (len(resampled) + 1)))
+    return float(min(1.0, least * (beyond + 1)))
 
 
 def _standard_error(resampled: np.ndarray, count: int) -> float:

@@ -101,8 +101,9 @@ def _split(exact: TruthRow, trained: TruthRow) -> list[Split]:
 def _scores(row: TruthRow) -> pd.DataFrame:
     """Energy scores by image, and the oracle's on the same image."""
     found = figures_by_image(row.row.cell, SCORE)
-    figures = np.empty((0, 2)) if found is None else found.to_numpy(float)
-    return pd.DataFrame(figures[:, :2], columns=["own", "oracle"], index=None if found is None else found.index)
+    if found is None or found.shape[1] < 2:  # none at all, or failed for every image
+        return pd.DataFrame(columns=["own", "oracle"], dtype=float)
+    return pd.DataFrame(found.to_numpy(float)[:, :2], columns=["own", "oracle"], index=found.index)
 
 
 def _record(s: Split) -> dict[str, Any]:

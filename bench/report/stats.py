@@ -12,6 +12,8 @@ from functools import lru_cache
 import numpy as np
 from scipy.stats import DegenerateDataWarning, bootstrap
 
+from bench.metrics.statistic import FEW
+
 RESAMPLES = 2000
 LEVEL = 0.95
 FLIPS = 50_000
@@ -91,6 +93,18 @@ def paired_difference(a: np.ndarray, b: np.ndarray) -> tuple[Estimate, int]:
     """
     difference = a - b
     return mean_interval(difference), int((~np.isnan(difference)).sum())
+
+
+def told_apart(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether the interval of the mean of a - b [N] leaves out 0, and of fewer than `FEW` images the signs agree, too.
+
+    Intervals of few images are too narrow: of normal differences around 0, 30% of sets of 3, 15% of 5 and 10% of 10
+    leave out 0.
+    """
+    estimate, count = paired_difference(a, b)
+    if count < FEW and estimate.excludes_zero:
+        return bool(sign_flip_p((a - b)[:, None])[0] < 1 - LEVEL)
+    return estimate.excludes_zero
 
 
 def sign_flip_p(differences: np.ndarray) -> np.ndarray:

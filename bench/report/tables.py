@@ -21,7 +21,7 @@ from bench.files import write_atomic
 from bench.metrics import ARROWS, PSNR_FLOOR, Better, MetricFacts, better_at, column, metric_facts, right_residual, unit
 from bench.metrics.statistic import FEW
 from bench.report.notes import IMPOSSIBLE, below_table, impossible, missing_values
-from bench.report.stats import LEVEL, holm, mean_interval, median_range, paired_difference, sign_flip_p
+from bench.report.stats import LEVEL, holm, mean_interval, median_range, paired_difference, sign_flip_p, told_apart
 from bench.run.store import Cell, RunDir
 
 PREFIXES = {"Diversity (APD)": "APD ", "Diversity (NTIRE)": "NTIRE "}
@@ -369,10 +369,7 @@ def _indistinct(a: Row, b: Row, name: str) -> bool:
     x, y = a.values[name].align(b.values[name], join="inner")
     if x.empty:
         return False  # other images: the same rank would say that they are alike
-    estimate, count = paired_difference(x.to_numpy(dtype=float), y.to_numpy(dtype=float))
-    if count < FEW and estimate.excludes_zero:
-        return bool(sign_flip_p((x - y).to_numpy(dtype=float)[:, None])[0] >= 1 - LEVEL)
-    return not estimate.excludes_zero
+    return not told_apart(x.to_numpy(dtype=float), y.to_numpy(dtype=float))
 
 
 def escape(text: str) -> str:

@@ -266,12 +266,13 @@ def moves_of(rows: Sequence[TruthRow]) -> list[str]:
 
 def _moved_text(name: str, move: str, rows: Sequence[TruthRow]) -> str:
     sigmas, scale = {r.conditions.sigma for r in rows}, rows[0].row.cell.key.scale
-    elsewhere = bool(sigmas - {0.0, MOVED_SIGMA})
-    if move == "projecting":  # it moves by what the noise is and how many pixels y leaves open
-        elsewhere = elsewhere or scale != MOVED_SCALE
-    elif name != "lr_residual":
-        elsewhere = False
-    if name not in MOVED or elsewhere:
+    if name == "lr_residual":
+        there = sigmas == {MOVED_SIGMA}
+    elif move == "projecting":  # by what the noise is and how many pixels y leaves open; without noise by nothing
+        there = sigmas <= {0.0, MOVED_SIGMA} and scale == MOVED_SCALE
+    else:
+        there = True
+    if name not in MOVED or not there:
         return NOT_MEASURED
     facts: StatisticFacts = statistics.facts(name)
     return format(MOVED[name][MOVES.index(move)], "+" + facts.digits)

@@ -22,6 +22,8 @@ from bench.errors import BenchError, DiskError, ImageError
 from bench.files import cache_dir, digest, disk_errors, file_identity, replacing, sha256, write_atomic
 
 CHUNK = 32
+SHOWN = 20
+"""Numbers at most in a sentence."""
 
 
 class Drawn:
@@ -74,8 +76,9 @@ def _kept(dataset: Dataset, name: str, most: int) -> Pool:
     if dataset.mixture is not None:
         return Pool(Drawn(dataset, len(numbers)), dataset.fingerprint(numbers))
     path = cache_dir() / "pools" / f"{name}-{dataset.size}-{dataset.fingerprint(numbers)[:16]}.npy"
-    known = None if _stand_ins(path).is_file() else _known(path)
-    known = known or _make(path, dataset, len(numbers))
+    known = _known(path) or _make(path, dataset, len(numbers))
+    if _stand_ins(path).is_file():
+        tqdm.write(_stand_ins(path).read_text(errors="replace").strip(), file=sys.stderr)
     return Pool(np.load(path, mmap_mode="r"), known)
 
 
@@ -86,7 +89,7 @@ def _make(path: Path, dataset: Dataset, count: int) -> str:
     with disk_errors(path), ExitStack() as held:
         path.parent.mkdir(parents=True, exist_ok=True)
         held.enter_context(FileLock(f"{path}.lock"))
-        if (known := _known(path)) and not _mended(path, dataset):
+        if known := _known(path):
             return known
         with replacing(path) as temporary:
             dtype = np.float32 if dataset.range is None else np.uint8
@@ -97,7 +100,7 @@ def _make(path: Path, dataset: Dataset, count: int) -> str:
             write_atomic(_beside(path), made)  # before the pool: one without a hash is none
             _stand_ins(path).unlink(missing_ok=True)
             if stand_ins:
-                write_atomic(_stand_ins(path), " ".join(map(str, stand_ins)) + "\n")
+                write_atomic(_stand_ins(path), _about_stand_ins(path, stand_ins, count) + "\n")
         return _sealed(path, made)
 
 
@@ -107,25 +110,16 @@ def _beside(path: Path) -> Path:
 
 
 def _stand_ins(path: Path) -> Path:
-    """The file that has the numbers of a pool's images that could not be used, where there are any."""
+    """The file that says at every start what of a pool could not be used, where there is anything."""
     return path.with_suffix(".stand_ins")
 
 
-def _mended(path: Path, dataset: Dataset) -> bool:
-    """Whether an image that another stands in for can be used now; says how many still cannot."""
-    beside = _stand_ins(path)
-    numbers = [int(n) for n in beside.read_text().split()] if beside.is_file() else []
-    reason = ""
-    for number in numbers:
-        try:
-            dataset.load(number)
-        except ImageError as error:
-            reason = str(error)
-        else:
-            return True
-    if numbers:
-        tqdm.write(f"Others stand in for {len(numbers)} training images, as for this: {reason}", file=sys.stderr)
-    return False
+def _about_stand_ins(path: Path, numbers: list[int], count: int) -> str:
+    shown = ", ".join(map(str, numbers[:SHOWN])) + (", ..." if len(numbers) > SHOWN else "")
+    return (
+        f"Others stand in for {len(numbers)} of {count} training images, which could not be used when {path} was made "
+        f"(numbers {shown}). To read them again, delete it and train in another out=DIR."
+    )
 
 
 def _known(path: Path) -> str | None:

@@ -176,7 +176,7 @@ def test_csv_has_the_papers_columns_and_bounds(directory: RunDir) -> None:
 def test_latex_marks_best_and_second_and_compiles_its_structure(
     directory: RunDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bench.report.tables.FEW", 4)
+    monkeypatch.setattr("bench.report.stats.FEW", 4)
     write_tables(directory)
     text = (directory.path / "table.tex").read_text()
     lines = [line for line in text.splitlines() if line.endswith(r"\\")]
@@ -266,7 +266,7 @@ def test_few_images_tell_nothing_apart(directory: RunDir) -> None:
 
 
 def test_rows_that_cannot_be_told_apart_share_their_rank(directory: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bench.report.tables.FEW", 4)
+    monkeypatch.setattr("bench.report.stats.FEW", 4)
     change(directory, CellKey("odd", 8, None), "samples", psnr=[25.0, 26.0, 27.5, 28.5, 28.0, 29.0, 28.0, 29.0])
     rows, names = read_rows(directory)
     cells = {line.heads: line.cells[0] for line in ranked_lines(rows, names, summarise(rows, names))}

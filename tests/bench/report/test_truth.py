@@ -233,9 +233,7 @@ def test_joint_p_values_are_no_smaller(directory: RunDir) -> None:
         known = [e for e in row.estimates.values() if not np.isnan(e.p)]
         assert len(known) > 5
         assert all(e.p <= e.p_joint <= 1 for e in known)
-    collapsed, facts = read_truth(directory)[0][1].estimates["apd_ratio_mse"], statistics.facts("apd_ratio_mse")
-    assert text_of(collapsed, facts).endswith(" (✗)")  # six images alone: signs agree by chance in 1 of 32 cases
-    assert ruled_out(replace(collapsed, p_joint=0.01), facts)
+    assert ruled_out(read_truth(directory)[0][1].estimates["apd_ratio_mse"], statistics.facts("apd_ratio_mse"))
 
 
 def test_perceptual_ratios_come_from_the_metrics(configure: Callable[..., RunConfig]) -> None:
@@ -263,7 +261,7 @@ def test_images_without_statistics_are_counted_and_named(configure: Callable[...
     assert _scores(rows[0]).shape == (4, 2)
     export = json.loads(write_export(found)[1].read_text())
     energy = export["rows"][1]["statistics"]["apd_ratio_mse"]  # of the posterior mean: no interval
-    assert (energy["n"], energy["distance"], energy["p"]) == (4, None, 0.125)
+    assert (energy["n"], energy["distance"], energy["ruled_out"]) == (4, None, True)
 
 
 def test_without_statistics_there_are_no_files(configure: Callable[..., RunConfig], tmp_path: Path) -> None:
