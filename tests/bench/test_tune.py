@@ -134,8 +134,8 @@ def test_temperatures_and_statistics(grey: Path, capsys: pytest.CaptureFixture[s
 def test_scores_that_images_do_not_tell_apart_are_marked(
     grey: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bench.report.stats.FEW", 3)  # signs of three images never agree beyond chance
     """Of the three images two are nearer to a grey of 0.4 and one to 0.45; none is near to white."""
+    monkeypatch.setattr("bench.report.stats.FEW", 3)  # signs of three images never agree beyond chance
     grid = ("grid.level=[0.4,0.45,1.0]", "tau=1")
     for metric in ("crps", "energy"):
         assert tune(grey, *grid, f"metric={metric}") == 0
