@@ -184,7 +184,10 @@ def write_paper(run: RunDir) -> None:
     frame = beside_paper(rows, names, summarise(rows, names))
     write_atomic(run.path / "paper.csv", frame.to_csv(index=False))
     shown = frame.assign(tau=frame["tau"].map(lambda t: "" if t is None or np.isnan(t) else f"{t:g}"))
-    shown["difference"] = shown["difference"].astype(object).where(shown["mark"] == "", IMPOSSIBLE)
+    known = shown["difference"].notna()
+    shown["difference"] = (
+        shown["difference"].astype(object).where(known, shown["mark"].where(shown["mark"] == "", IMPOSSIBLE))
+    )
     shown = shown.drop(columns="mark")
     by_label = {row.cell.key.label: row.cell.facts["method"] for row in rows}
     marked = frame[frame["mark"] != ""]

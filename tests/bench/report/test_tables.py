@@ -372,6 +372,7 @@ def test_other_images_have_no_difference_to_the_papers(directory: RunDir) -> Non
     assert frame["difference"].isna().all()
     sentence = "Measured on synthfaces at 64 pixels: other images than the published ones"
     assert sentence in (directory.path / "paper.md").read_text()
+    assert "nan" not in (directory.path / "paper.md").read_text()
 
 
 def test_st_lpips_has_no_published_figure(directory: RunDir, tmp_path: Path) -> None:
