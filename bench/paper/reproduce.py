@@ -224,7 +224,9 @@ def _where(r: Reproduction) -> str:
         return ""
     size = r.run.dataset.get("size")
     images = f"{name} at {size} pixels" if size else name
-    return f"Ours on {images} with other networks; the published figures are of FFHQ-256."
+    return (
+        f"Ours on {images} with other networks; the published figures are of FFHQ-256, so that there is no difference."
+    )
 
 
 def _picture_plans(r: Reproduction, dataset: Dataset, probes: Sequence[plan.Probe]) -> dict[str, _PicturePlan]:

@@ -244,11 +244,10 @@ def write_paper_table(run: RunDir, name: str, entries: Sequence[Entry], folder: 
     own = [_counts(there), *times, *below_table(there, names, run.config)]
     wrong = _about_impossible((e.key.scale, e.method, e.key.tau) for e in entries) if "apd_mse" in names else []
 
-    theirs = f"Published: {PAPER}."
     views = {
         "": (_ours(entries, there, names, frame), ""),
-        "_published": (_published(name, entries, names), theirs),
-        "_beside": (_beside(name, entries, there, names, frame), " ".join([theirs, *other_images(there)])),
+        "_published": (_published(name, entries, names), f"Published: {PAPER}."),
+        "_beside": (_beside(name, entries, there, names, frame), f"Published: {PAPER}."),
     }
     for suffix, (lines, source) in views.items():
         ours = [t for t in (NOTE, observed_by(there), note, *lr_note, *own) if t] if suffix != "_published" else []
@@ -327,9 +326,9 @@ def _beside(
         for name in names:
             ours.append(interval_text(frame, at[e.key], name) if e.key in at else LEFT_OUT)
             both = compared.get((e.key.scale, e.key.label, e.key.tau, column(name)))
-            known = both is not None and not np.isnan(both["difference"])
-            text = format_value(both["difference"], metric_facts(name)) if both and known else ""
-            difference.append(f"+{text}" if text and both and both["difference"] > 0 else text)
+            change = both["difference"] if both else np.nan
+            text = "" if np.isnan(change) else format_value(change, metric_facts(name))
+            difference.append(f"+{text}" if change > 0 else text)
         lines += [
             Line(e.key.scale, (e.title, _tau(e.key), "ours"), tuple(ours)),
             Line(e.key.scale, ("", "", "published"), printed),
